@@ -210,7 +210,7 @@ impl Tailer {
         };
         let end = size.and_then(|size| next_position(position, size)).filter(|end| *end <= self.known);
         let (Some(size), Some(end)) = (size, end) else {
-            return Err(past_the_end(&self.opened.path, self.next.count, position, size.unwrap_or(0), self.known));
+            return Err(past_the_end(&self.opened.path, self.next.count, position, size, self.known));
         };
         if self.opened.settings.max_record.is_some_and(|max| size > max) {
             let (path, sequence) = (self.opened.path.clone(), self.next.count);
@@ -292,7 +292,7 @@ impl Tailer {
             let file_bytes = file::metadata(&self.opened.path, &*self.opened.lend()?)?.len();
             let size = self.chunk.number(position);
             let next = size.and_then(|size| next_position(position, size)).filter(|next| *next <= file_bytes);
-            let cut_short = || past_the_end(&self.opened.path, sequence, position, size.unwrap_or(0), file_bytes);
+            let cut_short = || past_the_end(&self.opened.path, sequence, position, size, file_bytes);
             known = next.ok_or_else(cut_short)?;
         }
         self.chunk.cut(known);
