@@ -59,8 +59,10 @@ pub struct Tailer {
 impl Tailer {
     /// Begins at `at`, passing over what comes before record `first`.
     pub(crate) fn new(opened: Arc<Opened>, at: Pair, first: u64) -> Tailer {
+        // A writer that was killed may have left a page that is behind the file.
+        let view = if opened.is_written().unwrap_or(false) { opened.view() } else { None };
         Tailer {
-            view: opened.view(),
+            view,
             opened,
             next: at,
             known: at.end,
@@ -220,6 +222,13 @@ impl Tailer {
         let place = if bulk && self.chunk.slice(position + SIZE_BYTES, size).is_some() {
             Place::Chunk
         } else if trusted {
+            if bulk {
+                // Of a large record, before it is touched: bytes that the file does not have end the process.
+                let file_bytes = file::metadata(&self.opened.path, &*self.opened.lend()?)?.len();
+                if end > file_bytes {
+                    return Err(past_the_end(&self.opened.path, self.next.count, position, Some(size), file_bytes));
+                }
+            }
             self.window(position, end)?;
             Place::Window
         } else {

@@ -182,7 +182,8 @@ impl Tailer {
             && protocol::end(&view.page().published) <= self.known
             && (!self.opened.is_written()? || self.heartbeat_is_old(&view))
         {
-            // The writer was killed, or is stopped, between the two.
+            // The writer was killed, or is stopped, between the two; or it has no page and this one is a dead writer's.
+            self.opened.bury(&view);
             self.view = None;
         }
         Ok(())
