@@ -119,23 +119,16 @@ impl Opened {
 
     /// What is published now.
     pub(crate) fn extent(&self) -> Result<Pair> {
-        let from = self.view().and_then(|view| view.pair());
-        if let Some(pair) = from
-            && self.is_written()?
-        {
-            return Ok(pair);
-        }
-        // A writer that was killed may have stored the count and not yet its page.
+        let known = self.view().and_then(|view| view.pair());
+        // The page alone does not tell: a writer that was killed may have stored the count and not yet its page, and one
+        // that uses another directory leaves the page of an earlier one standing. Walking from there is short.
         let file = self.lend()?;
         let count = scan::count(&self.path, &file)?;
-        match from {
-            Some(from) if from.count <= count => {
-                let mut walk = Walk::new(&self.path, &file, from, file::metadata(&self.path, &file)?.len());
-                walk.go_to(count)?;
-                Ok(walk.pair())
-            }
-            _ => scan::walk_to_end(&self.path, &file, count),
-        }
+        let beginning = Pair { count: 0, end: HEADER_BYTES };
+        let from = known.filter(|known| known.count <= count).unwrap_or(beginning);
+        let mut walk = Walk::new(&self.path, &file, from, file::metadata(&self.path, &file)?.len());
+        walk.go_to(count)?;
+        Ok(walk.pair())
     }
 
     /// The process that writes, where the page or the system tells. For messages only.
