@@ -1,15 +1,21 @@
 //! The command line of immuta. Data goes to stdout, everything else to stderr; `failure` has the exit codes.
 
+mod append;
+mod cat;
 mod completions;
 mod demo;
 mod failure;
+mod follow;
+mod get;
+mod output;
 mod signals;
+mod stat;
+mod tail;
+mod verify;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-
-use failure::Failure;
 
 /// A local message bus that is a file: one process appends records to a log, many follow it at memory speed.
 #[derive(Debug, Parser)]
@@ -30,6 +36,12 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Append(append::Args),
+    Cat(cat::Args),
+    Tail(tail::Args),
+    Get(get::Args),
+    Stat(stat::Args),
+    Verify(verify::Args),
     Completions(completions::Args),
     Demo(demo::Args),
     #[command(name = "demo-part", hide = true)]
@@ -40,6 +52,12 @@ fn main() -> ExitCode {
     // Clap prints its message and exits with 2; with 0 for --help and --version.
     let cli = Cli::parse();
     let result = match cli.command {
+        Command::Append(args) => append::run(&args),
+        Command::Cat(args) => cat::run(&args),
+        Command::Tail(args) => tail::run(&args),
+        Command::Get(args) => get::run(&args),
+        Command::Stat(args) => stat::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::DemoPart(args) => demo::run_part(&args),

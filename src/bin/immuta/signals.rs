@@ -1,6 +1,6 @@
 //! SIGINT and SIGTERM: remembered, told to whoever waits, and a pipe that a poll can wait for.
 
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -69,11 +69,5 @@ impl Signals {
             }
         });
         Ok(())
-    }
-
-    /// Empties what [`descriptor`](Signals::descriptor) has to read.
-    pub fn drain(&self) {
-        let mut bytes = [0; 64];
-        while matches!((&self.came).read(&mut bytes), Ok(n) if n > 0) {}
     }
 }
