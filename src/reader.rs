@@ -12,7 +12,7 @@ use crate::protocol::Pair;
 use crate::scan::{self, Walk};
 use crate::settings::{ReadMode, Settings, WaitStrategy};
 use crate::stat::{Stat, WriterState};
-use crate::sys::file::{self, Identity};
+use crate::sys::file::{self, FileSystem, Identity};
 use crate::sys::pool::Pool;
 use crate::tailer::{Start, Tailer};
 use crate::units::{GIB, WINDOW};
@@ -111,9 +111,14 @@ impl ReaderOptions {
             }
         };
         scan::count(path, &file)?;
+        let mut settings = self.settings;
+        if settings.read_mode == ReadMode::Auto && file::file_system(&file) == FileSystem::Other {
+            // Nothing is known of its mappings; descriptors always show what was written.
+            settings.read_mode = ReadMode::Pread;
+        }
         let subject = Subject::new(&metadata, self.control_dir.as_deref());
         let pool = Pool::new(path, file, Identity::of(&metadata), self.descriptors);
-        Ok(Reader { opened: Arc::new(Opened::new(path.to_owned(), self.settings, subject, pool)) })
+        Ok(Reader { opened: Arc::new(Opened::new(path.to_owned(), settings, subject, pool)) })
     }
 }
 

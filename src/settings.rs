@@ -5,9 +5,10 @@
 #[non_exhaustive]
 pub enum ReadMode {
     /// Large steps through a descriptor where there is much to read, the mapping where there is little (the default).
+    /// On a file system of which nothing is known it is [`Pread`](ReadMode::Pread).
     #[default]
     Auto,
-    /// Only through the mapping. Somebody's truncation of the file ends the process with SIGBUS.
+    /// Only through the mapping, while there is a control page. Somebody's truncation of the file ends the process with SIGBUS.
     Mapped,
     /// Only through descriptors: for a log that is not trusted.
     Pread,

@@ -62,6 +62,8 @@ impl Space {
         };
         if mapped {
             space.grow_to((end + reserve).max(PAGE))?;
+            let unshared = file::unshare(&space.file, 0, PAGE).and_then(|()| file::unshare(&space.file, end, end + 1));
+            unshared.map_err(|error| Error::io("reserve space in the log", path, error))?;
             let header = Mapping::writable(&space.file, 0, PAGE);
             space.header = Some(header.map_err(|error| Error::io("map the log", path, error))?);
         } else if space.file.metadata().is_ok_and(|metadata| metadata.len() < HEADER_BYTES) {

@@ -24,6 +24,9 @@ impl Word for AtomicU64 {
     }
 }
 
+/// More than there are sleepers, so that a wake-up is complete.
+const ALL: usize = 9;
+
 /// As few slots as the protocol allows, so that the writer comes round soon.
 const MODEL_SLOTS: usize = 4;
 
@@ -34,9 +37,11 @@ struct Model {
     announced: AtomicU64,
     /// A byte of the log for each record, as the payload that must be visible.
     bytes: [AtomicU64; 4],
-    /// The kernel's queue of sleepers: the number of wake-ups so far.
-    queue: Mutex<u64>,
-    woken: Condvar,
+    /// The kernel's queue of sleepers: who sleeps, in the order of their coming.
+    queue: Mutex<Vec<thread::ThreadId>>,
+    dequeued: Condvar,
+    /// What the writer and its helper share, as in `upkeep`.
+    woken_by_helper: AtomicU64,
 }
 
 impl Words for Model {
@@ -64,24 +69,46 @@ impl Model {
             slots: [slot(), slot(), slot(), slot()],
             announced: word(),
             bytes: [word(), word(), word(), word()],
-            queue: Mutex::new(0),
-            woken: Condvar::new(),
+            queue: Mutex::new(Vec::new()),
+            dequeued: Condvar::new(),
+            woken_by_helper: word(),
         })
     }
 
-    /// Publishes records up to `count`, of ten bytes each, as event `event`; wakes as the writer does.
-    fn append(&self, event: u64, woken: &mut u64) {
+    /// Publishes record `event` as event `event`; wakes as the writer does, `most` sleepers at once. `false` where
+    /// the helper must go on.
+    fn append(&self, event: u64, woken: &mut u64, most: usize) -> bool {
         self.bytes[event as usize % 4].store(event, Relaxed);
         publish(self, event, Pair { count: event, end: 10 * event });
-        if someone_sleeps(&self.announced, event, *woken) {
-            self.wake();
+        *woken = (*woken).max(self.woken_by_helper.load(Ordering::Acquire));
+        if !someone_sleeps(&self.announced, event, *woken) {
+            return true;
+        }
+        let complete = self.wake(most) < most;
+        if complete {
             *woken = event;
+        }
+        complete
+    }
+
+    /// What `Upkeep::wake_all` does, a sleeper at a time.
+    fn wake_all(&self) {
+        loop {
+            let event = commit(self);
+            if self.wake(1) < 1 {
+                self.woken_by_helper.fetch_max(event, Ordering::Release);
+                return;
+            }
         }
     }
 
-    fn wake(&self) {
-        *self.queue.lock().unwrap() += 1;
-        self.woken.notify_all();
+    /// FUTEX_WAKE: takes at most `most` off the queue; returns how many.
+    fn wake(&self, most: usize) -> usize {
+        let mut queue = self.queue.lock().unwrap();
+        let woken = most.min(queue.len());
+        queue.drain(..woken);
+        self.dequeued.notify_all();
+        woken
     }
 
     /// FUTEX_WAIT: compares and enqueues in one step, as the kernel does under the lock of the queue.
@@ -90,9 +117,10 @@ impl Model {
         if self.commit.load(Relaxed) != expected {
             return;
         }
-        let before = *queue;
-        while *queue == before {
-            queue = self.woken.wait(queue).unwrap();
+        let me = thread::current().id();
+        queue.push(me);
+        while queue.contains(&me) {
+            queue = self.dequeued.wait(queue).unwrap();
         }
     }
 
@@ -131,8 +159,8 @@ fn no_wake_up_is_lost_with_one_sleeper() {
             })
         };
         let mut woken = 0;
-        model.append(1, &mut woken);
-        model.append(2, &mut woken);
+        model.append(1, &mut woken, ALL);
+        model.append(2, &mut woken, ALL);
         sleeper.join().unwrap();
     });
 }
@@ -146,10 +174,34 @@ fn no_wake_up_is_lost_with_two_sleepers_on_different_events() {
             thread::spawn(move || model.follow_to(wanted))
         });
         let mut woken = 0;
-        model.append(1, &mut woken);
-        model.append(2, &mut woken);
+        model.append(1, &mut woken, ALL);
+        model.append(2, &mut woken, ALL);
         for sleeper in sleepers {
             sleeper.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn no_wake_up_is_lost_where_the_helper_goes_on_with_waking() {
+    model(2, || {
+        let model = Model::new();
+        let sleepers = [10, 20].map(|wanted| {
+            let model = model.clone();
+            thread::spawn(move || model.follow_to(wanted))
+        });
+        let mut woken = 0;
+        let mut helpers = Vec::new();
+        for event in 1..=2 {
+            // The writer wakes one; the helper, at some time, the rest, while the writer may go on.
+            if !model.append(event, &mut woken, 1) {
+                helpers.drain(..).for_each(|helper: thread::JoinHandle<()>| helper.join().unwrap());
+                let model = model.clone();
+                helpers.push(thread::spawn(move || model.wake_all()));
+            }
+        }
+        for thread in helpers.into_iter().chain(sleepers) {
+            thread.join().unwrap();
         }
     });
 }
@@ -166,6 +218,27 @@ fn a_value_that_no_honest_sleeper_can_have_stored_is_ignored() {
 }
 
 #[test]
+fn what_lies_below_the_end_is_visible_to_one_who_looks_at_nothing_else() {
+    loom::model(|| {
+        let model = Model::new();
+        let follower = {
+            let model = model.clone();
+            thread::spawn(move || {
+                let known = end(&*model);
+                for event in 1..=known / 10 {
+                    assert_eq!(model.bytes[event as usize].load(Relaxed), event);
+                }
+            })
+        };
+        for event in 1..=2 {
+            model.bytes[event as usize].store(event, Relaxed);
+            publish(&*model, event, Pair { count: event, end: 10 * event });
+        }
+        follower.join().unwrap();
+    });
+}
+
+#[test]
 fn the_pair_is_never_torn() {
     model(3, || {
         let model = Model::new();
@@ -177,10 +250,10 @@ fn the_pair_is_never_torn() {
                 }
             })
         };
-        let mut woken = 0;
-        // Round the slots once and into the one that the reader may be at.
+        // Round the slots once and into the one that the reader may be at. Without the doorbell, whose full fence would do
+        // the work of P2.
         for event in 1..=5 {
-            model.append(event, &mut woken);
+            publish(&*model, event, Pair { count: event, end: 10 * event });
         }
         reader.join().unwrap();
         assert_eq!(try_pair(&*model), Some(Pair { count: 5, end: 50 }));
@@ -210,7 +283,7 @@ fn a_writer_that_dies_between_two_stores_leaves_a_pair_and_no_sleeper() {
                 })
             };
             let mut woken = 0;
-            model.append(1, &mut woken);
+            model.append(1, &mut woken, ALL);
             let [segment, count, end] = model.slot(2);
             fence(Release);
             let all: [&dyn Fn(); 5] = [
@@ -226,7 +299,7 @@ fn a_writer_that_dies_between_two_stores_leaves_a_pair_and_no_sleeper() {
             let pair = try_pair(&*model).expect("nobody stores meanwhile");
             assert_eq!(pair.end, 10 * pair.count);
             publish(&*model, event + 1, pair);
-            model.wake();
+            model.wake(ALL);
             follower.join().unwrap();
         });
     }

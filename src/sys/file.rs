@@ -12,7 +12,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::statfs::{self, FsType, fstatfs};
 
 use crate::error::{Error, Result};
-use crate::units::LARGE_PAGE;
+use crate::units::{LARGE_PAGE, PAGE, round_down};
 
 /// What tells a file from every other on this machine: ext4 gives a deleted file's inode number to the next, but not its birth time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,6 +163,17 @@ pub(crate) fn reserve(file: &File, from: u64, to: u64) -> io::Result<()> {
             }
             Ok(()) => return Ok(()),
         }
+    }
+}
+
+/// Gives the pages around `from..to` blocks that no reflinked copy of the file shares: a store into a shared one needs
+/// a new block, and is a SIGBUS where there is none.
+pub(crate) fn unshare(file: &File, from: u64, to: u64) -> io::Result<()> {
+    let from = round_down(from, PAGE);
+    match fallocate(file, FallocateFlags::FALLOC_FL_UNSHARE_RANGE, from as i64, (to - from) as i64) {
+        // File systems that share no blocks do not know the call.
+        Ok(()) | Err(nix::errno::Errno::EOPNOTSUPP | nix::errno::Errno::EINVAL) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 
