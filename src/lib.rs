@@ -24,7 +24,9 @@
 //! ```
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64", target_endian = "little")))]
-compile_error!("immuta needs 64-bit little-endian Linux: its format is little-endian and its sleepers wait on a Linux futex");
+compile_error!(
+    "immuta needs 64-bit little-endian Linux: its format is little-endian and its sleepers wait on a Linux futex"
+);
 
 mod error;
 mod reader;
