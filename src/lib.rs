@@ -28,15 +28,31 @@ compile_error!(
     "immuta needs 64-bit little-endian Linux: its format is little-endian and its sleepers wait on a Linux futex"
 );
 
+mod control;
 mod error;
+mod format;
+mod growth;
+mod helper;
+mod opened;
+mod protocol;
 mod reader;
+mod scan;
+mod settings;
+mod space;
+mod stat;
 mod stop;
+mod sys;
 mod tailer;
+mod units;
+mod upkeep;
 mod verify;
+mod window;
 mod writer;
 
 pub use error::{Error, Result};
-pub use reader::{ReadMode, Reader, ReaderOptions, Stat, WaitStrategy, WriterState};
+pub use reader::{Reader, ReaderOptions};
+pub use settings::{ReadMode, WaitStrategy};
+pub use stat::{Stat, WriterState};
 pub use stop::Stopper;
 pub use tailer::{Record, Start, Tailer, WaitCounts};
 pub use verify::{Problem, Progress, Verification};

@@ -1,71 +1,35 @@
 //! An opened log.
-use crate::{Result, Start, Tailer};
+
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-/// How a reader takes bytes from the file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ReadMode {
-    /// Large steps through a descriptor where there is much to read, the mapping where there is little (the default).
-    #[default]
-    Auto,
-    /// Only through the mapping. Somebody's truncation of the file ends the process with SIGBUS.
-    Mapped,
-    /// Only through descriptors: for a log that is not trusted.
-    Pread,
-}
+use crate::control::Subject;
+use crate::error::{Error, Result};
+use crate::format::log::HEADER_BYTES;
+use crate::opened::Opened;
+use crate::protocol::Pair;
+use crate::scan::{self, Walk};
+use crate::settings::{ReadMode, Settings, WaitStrategy};
+use crate::stat::{Stat, WriterState};
+use crate::sys::file::{self, Identity};
+use crate::sys::pool::Pool;
+use crate::tailer::{Start, Tailer};
+use crate::units::{GIB, WINDOW};
 
-/// What a tailer does while there is nothing to read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum WaitStrategy {
-    /// Never sleeps: lowest latency, a core for itself.
-    Spin,
-    /// Spins for some microseconds, then sleeps (the default).
-    #[default]
-    SpinThenPark,
-    /// Sleeps at once.
-    Park,
-}
-
-/// Who is writing to the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum WriterState {
-    /// A writer has the log open.
-    Alive,
-    /// The last writer closed the log.
-    Closed,
-    /// The last writer died without closing.
-    Gone,
-    /// The writer had an I/O error while flushing, and has ended itself.
-    Failed,
-}
-
-/// A log at one instant.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Stat {
-    /// The name that the log was opened by.
-    pub path: PathBuf,
-    /// Records that are published.
-    pub records: u64,
-    /// The position behind the last of them, in bytes.
-    pub end: u64,
-    /// The size of the file in bytes: `end`, and what a writer has reserved beyond it.
-    pub file_bytes: u64,
-    /// Records that are known to survive a power cut; `None` while nothing tells.
-    pub durable_records: Option<u64>,
-    /// Who is writing.
-    pub writer: WriterState,
-    /// The writer's process, while it is alive and the system tells. For messages only.
-    pub pid: Option<u32>,
-}
+/// The largest payload that is copied, unless told otherwise, in bytes.
+const MAX_COPIED: u64 = GIB;
+/// How often a reader looks for a log that is not there yet.
+const LOG_INTERVAL: Duration = Duration::from_millis(10);
 
 /// How to open a log for reading.
 #[derive(Clone, Debug)]
-pub struct ReaderOptions {}
+pub struct ReaderOptions {
+    descriptors: usize,
+    wait_for_log: Duration,
+    control_dir: Option<PathBuf>,
+    settings: Settings,
+}
 
 impl Default for ReaderOptions {
     fn default() -> Self {
@@ -76,75 +40,176 @@ impl Default for ReaderOptions {
 impl ReaderOptions {
     /// The defaults.
     pub fn new() -> Self {
-        todo!()
+        let settings = Settings {
+            read_mode: ReadMode::default(),
+            wait_strategy: WaitStrategy::default(),
+            max_record: None,
+            window: WINDOW,
+        };
+        ReaderOptions { descriptors: 10, wait_for_log: Duration::ZERO, control_dir: None, settings }
     }
-    /// The most descriptors that the reader holds (default 10, at least 1); its tailers share them.
+
+    /// The most descriptors that the reader holds (default 10, at least 1); its tailers share them, and hold none while they wait.
     pub fn descriptors(&mut self, n: usize) -> &mut Self {
-        let _ = n;
+        self.descriptors = n;
         self
     }
+
     /// How bytes are taken from the file (default [`ReadMode::Auto`]).
     pub fn read_mode(&mut self, mode: ReadMode) -> &mut Self {
-        let _ = mode;
+        self.settings.read_mode = mode;
         self
     }
+
     /// What tailers do while there is nothing to read (default [`WaitStrategy::SpinThenPark`]).
     pub fn wait_strategy(&mut self, strategy: WaitStrategy) -> &mut Self {
-        let _ = strategy;
+        self.settings.wait_strategy = strategy;
         self
     }
+
     /// Waits this long for the log to appear (default: not at all).
     pub fn wait_for_log(&mut self, limit: Duration) -> &mut Self {
-        let _ = limit;
+        self.wait_for_log = limit;
         self
     }
-    /// The largest payload that is taken, in bytes (default: 1 GiB for `get` and for reading without a mapping, no limit otherwise).
+
+    /// The largest payload that is taken, in bytes (default: 1 GiB where it is copied as a whole, which is by
+    /// [`get`](Reader::get) and in [`ReadMode::Pread`]; no limit otherwise).
     pub fn max_record(&mut self, bytes: u64) -> &mut Self {
-        let _ = bytes;
+        self.settings.max_record = Some(bytes);
         self
     }
-    /// Address space for the mapping, in bytes (default 64 GiB; halved when refused).
+
+    /// Address space for the mapping, in bytes (default 64 GiB; halved when refused). A log may outgrow it.
     pub fn window(&mut self, bytes: u64) -> &mut Self {
-        let _ = bytes;
+        self.settings.window = bytes;
         self
     }
+
     /// The directory of the control page (default: `IMMUTA_CONTROL_DIR`, else `/dev/shm`).
     pub fn control_dir(&mut self, dir: impl Into<PathBuf>) -> &mut Self {
-        let _ = dir.into();
+        self.control_dir = Some(dir.into());
         self
     }
+
     /// Opens the log.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] where there is none (in the time given by [`wait_for_log`](ReaderOptions::wait_for_log)),
+    /// [`Error::NotALog`] for a directory or the like, [`Error::Damaged`] where its count cannot be true, [`Error::Io`] for
+    /// what the system refuses.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Reader> {
-        let _ = path;
-        todo!()
+        let path = path.as_ref();
+        let begin = Instant::now();
+        let (file, metadata) = loop {
+            match file::open_to_read(path) {
+                Err(Error::NotFound { .. }) if begin.elapsed() < self.wait_for_log => {
+                    // A name that is not there yet can be watched only where its directory is there.
+                    std::thread::sleep(LOG_INTERVAL.min(self.wait_for_log - begin.elapsed().min(self.wait_for_log)));
+                }
+                result => break result?,
+            }
+        };
+        scan::count(path, &file)?;
+        let subject = Subject::new(&metadata, self.control_dir.as_deref());
+        let pool = Pool::new(path, file, Identity::of(&metadata), self.descriptors);
+        Ok(Reader { opened: Arc::new(Opened::new(path.to_owned(), self.settings, subject, pool)) })
     }
 }
 
 /// An opened log, from which any number of tailers may be taken. `Send` and `Sync`.
 #[derive(Debug)]
-pub struct Reader {}
+pub struct Reader {
+    pub(crate) opened: Arc<Opened>,
+}
 
 impl Reader {
     /// Opens a log with the default options.
+    ///
+    /// # Errors
+    /// As for [`ReaderOptions::open`].
     pub fn open(path: impl AsRef<Path>) -> Result<Reader> {
         ReaderOptions::new().open(path)
     }
-    /// A tailer that begins at `start`.
+
+    /// A tailer that begins at `start`, which is fixed now.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] where the walk to the start meets something that cannot be true, [`Error::Io`].
     pub fn tail(&self, start: impl Into<Start>) -> Result<Tailer> {
-        let _ = start.into();
-        todo!()
+        let beginning = Pair { count: 0, end: HEADER_BYTES };
+        let (at, first) = match start.into() {
+            Start::Beginning => (beginning, 0),
+            Start::End => {
+                let end = self.opened.extent()?;
+                (end, end.count)
+            }
+            Start::Skip(n) | Start::Sequence(n) => (self.walk_towards(n)?, n),
+            Start::SkipAtMost(n) => (self.walk_towards(n)?, 0),
+            Start::Last(n) => {
+                let end = self.opened.extent()?;
+                let first = end.count.saturating_sub(n);
+                (self.walk(first, end)?, first)
+            }
+        };
+        Ok(Tailer::new(self.opened.clone(), at, first))
     }
+
+    /// The place of record `sequence`, or the end where there are fewer.
+    fn walk_towards(&self, sequence: u64) -> Result<Pair> {
+        let end = self.opened.extent()?;
+        self.walk(sequence.min(end.count), end)
+    }
+
+    fn walk(&self, sequence: u64, end: Pair) -> Result<Pair> {
+        if sequence == end.count {
+            return Ok(end);
+        }
+        let file = self.opened.lend()?;
+        let mut walk = Walk::new(&self.opened.path, &file, Pair { count: 0, end: HEADER_BYTES }, end.end);
+        walk.go_to(sequence)?;
+        Ok(walk.pair())
+    }
+
     /// The payload of one record, or `None` at or beyond the count.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] beyond [`max_record`](ReaderOptions::max_record), [`Error::Damaged`], [`Error::Io`].
     pub fn get(&self, sequence: u64) -> Result<Option<Vec<u8>>> {
-        let _ = sequence;
-        todo!()
+        let opened = &self.opened;
+        if sequence >= opened.count()? {
+            return Ok(None);
+        }
+        let end = opened.extent()?;
+        if sequence >= end.count {
+            return Ok(None);
+        }
+        let at = self.walk(sequence, end)?;
+        let file = opened.lend()?;
+        let mut walk = Walk::new(&opened.path, &file, at, end.end);
+        let size = walk.step()?;
+        let position = at.end;
+        let max = opened.settings.max_record.unwrap_or(MAX_COPIED);
+        scan::copy(&opened.path, &file, Pair { count: sequence, end: position }, size, max).map(Some)
     }
+
     /// The log as it is now.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`], [`Error::Io`].
     pub fn stat(&self) -> Result<Stat> {
-        todo!()
+        let Pair { count: records, end } = self.opened.extent()?;
+        let writer = self.opened.writer(None, Pair { count: records, end })?;
+        let pid = if writer == WriterState::Alive { self.opened.writer_pid() } else { None };
+        let file_bytes = file::metadata(&self.opened.path, &*self.opened.lend()?)?.len();
+        Ok(Stat { path: self.opened.path.clone(), records, end, file_bytes, durable_records: None, writer, pid })
     }
+
     /// Who is writing.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Damaged`] where only the file can tell and it is damaged.
     pub fn writer(&self) -> Result<WriterState> {
-        todo!()
+        self.opened.writer(None, Pair { count: 0, end: HEADER_BYTES })
     }
 }

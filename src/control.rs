@@ -1,0 +1,398 @@
+//! The control page and the doorbell as files: where they lie, who may be believed, making and finding them.
+//! The order of the stores is `protocol`'s.
+
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::fence;
+
+use crate::format::control::{BELL_MAGIC, ControlPage, Doorbell, LAYOUT_VERSION, PAGE_BYTES, PAGE_MAGIC, state};
+use crate::protocol::{self, Pair};
+use crate::sys::file::{self, Identity};
+use crate::sys::futex;
+use crate::sys::map::{Mapping, Shared, View};
+
+// SAFETY: repr(C), of AtomicU64 alone; format::control asserts that the fields leave no gap.
+unsafe impl Shared for ControlPage {}
+// SAFETY: as above.
+unsafe impl Shared for Doorbell {}
+
+/// Of a log: what its control page must agree with.
+#[derive(Clone, Debug)]
+pub(crate) struct Subject {
+    pub(crate) identity: Identity,
+    /// The user that owns the log.
+    pub(crate) owner: u32,
+    pub(crate) mode: u32,
+    page_path: PathBuf,
+    bell_path: PathBuf,
+}
+
+impl Subject {
+    /// The log with this metadata, its page lying in `directory` or where the environment or the default says.
+    pub(crate) fn new(metadata: &std::fs::Metadata, directory: Option<&Path>) -> Subject {
+        let directory = directory.map(Path::to_owned).unwrap_or_else(|| match std::env::var_os("IMMUTA_CONTROL_DIR") {
+            Some(directory) if !directory.is_empty() => directory.into(),
+            _ => "/dev/shm".into(),
+        });
+        let name = format!("immuta-{}-{}", metadata.dev(), metadata.ino());
+        Subject {
+            identity: Identity::of(metadata),
+            owner: metadata.uid(),
+            mode: metadata.mode(),
+            bell_path: directory.join(format!("{name}.bell")),
+            page_path: directory.join(name),
+        }
+    }
+}
+
+/// Words to tell one boot of the machine from another; zeros where the system hides it.
+fn boot_id() -> [u64; 2] {
+    static BOOT_ID: OnceLock<[u64; 2]> = OnceLock::new();
+    *BOOT_ID.get_or_init(|| {
+        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let number = u128::from_str_radix(&text.trim().replace('-', ""), 16).unwrap_or(0);
+        [(number >> 64) as u64, number as u64]
+    })
+}
+
+fn random_words() -> io::Result<[u64; 3]> {
+    let mut bytes = [0; 24];
+    io::Read::read_exact(&mut File::open("/dev/urandom")?, &mut bytes)?;
+    Ok([0, 8, 16].map(|at| crate::format::log::number_at(&bytes, at).expect("24 bytes hold three numbers")))
+}
+
+/// The writer's side of the control page.
+#[derive(Debug)]
+pub(crate) struct ControlWriter {
+    page: std::sync::Arc<View<ControlPage>>,
+    bell: View<Doorbell>,
+    named: Option<Named>,
+    event: u64,
+    durable_event: u64,
+    /// The event of the last complete wake-up.
+    woken: u64,
+}
+
+/// The files under their names, to be unlinked if they are still ours.
+#[derive(Debug)]
+struct Named {
+    page: (PathBuf, Identity),
+    bell: (PathBuf, Identity),
+}
+
+impl ControlWriter {
+    /// A new control page for this run of the writer, put under its name; where that fails, a page that nobody else
+    /// sees, and the reason. Fails only for want of memory.
+    pub(crate) fn create(subject: &Subject, pair: Pair, bell_mode: u32) -> io::Result<(ControlWriter, Option<String>)> {
+        let (page, bell, named, reason) = match create_named(subject, pair, bell_mode) {
+            Ok((page, bell, named)) => (page, bell, Some(named), None),
+            Err(reason) => {
+                retire_old(subject);
+                let page = View::new(Mapping::private(PAGE_BYTES)?);
+                fill(&page, subject, pair, [0; 3]);
+                (page, View::new(Mapping::private(PAGE_BYTES)?), None, Some(reason))
+            }
+        };
+        let control =
+            ControlWriter { page: std::sync::Arc::new(page), bell, named, event: 0, durable_event: 0, woken: 0 };
+        Ok((control, reason))
+    }
+
+    pub(crate) fn page(&self) -> std::sync::Arc<View<ControlPage>> {
+        self.page.clone()
+    }
+
+    /// Publishes; `true` where somebody may be asleep that [`wake`](ControlWriter::wake) should wake.
+    #[inline(always)]
+    pub(crate) fn publish(&mut self, pair: Pair) -> bool {
+        self.event += 1;
+        protocol::publish(&self.page.published, self.event, pair);
+        protocol::someone_sleeps(&self.bell.announced, self.event, self.woken)
+    }
+
+    pub(crate) fn publish_durable(&mut self, pair: Pair) {
+        self.durable_event += 1;
+        protocol::publish(&self.page.durable, self.durable_event, pair);
+    }
+
+    /// Wakes at most `most` sleepers, unless all have been woken up to event `woken`; `false` where there may be more.
+    #[cold]
+    pub(crate) fn wake(&mut self, woken: u64, most: u32) -> bool {
+        self.woken = self.woken.max(woken);
+        if !protocol::someone_sleeps(&self.bell.announced, self.event, self.woken) {
+            return true;
+        }
+        let complete = futex::wake(&self.page.published.commit, most) < most;
+        if complete {
+            self.woken = self.event;
+        }
+        complete
+    }
+
+    /// Tells the followers, asleep or not. The writer's thread owns the state, and with it this event on both words.
+    pub(crate) fn set_state(&mut self, state: u64, published: Pair) {
+        // Release: whoever sees the state sees all that was published before.
+        self.page.state.store(state, Release);
+        self.publish(published);
+        let durable = protocol::try_pair(&self.page.durable).unwrap_or(Pair { count: 0, end: 0 });
+        self.publish_durable(durable);
+        futex::wake(&self.page.published.commit, i32::MAX as u32);
+        futex::wake(&self.page.durable.commit, i32::MAX as u32);
+    }
+
+    /// Takes the names away, where they are still ours.
+    pub(crate) fn unlink(&self) {
+        let Some(named) = &self.named else { return };
+        for (path, identity) in [&named.page, &named.bell] {
+            if std::fs::symlink_metadata(path).is_ok_and(|metadata| Identity::of(&metadata) == *identity) {
+                // What stays is superseded by the next writer.
+                let _ = std::fs::remove_file(path);
+            }
+        }
+    }
+}
+
+fn fill(page: &ControlPage, subject: &Subject, pair: Pair, [epoch, history_a, history_b]: [u64; 3]) {
+    page.version.store(LAYOUT_VERSION, Relaxed);
+    page.page_bytes.store(PAGE_BYTES, Relaxed);
+    page.device.store(subject.identity.device, Relaxed);
+    page.inode.store(subject.identity.inode, Relaxed);
+    page.birth_ns.store(subject.identity.birth_ns, Relaxed);
+    for (word, value) in page.boot_id.iter().zip(boot_id()) {
+        word.store(value, Relaxed);
+    }
+    page.history_id[0].store(history_a, Relaxed);
+    page.history_id[1].store(history_b, Relaxed);
+    page.epoch.store(epoch, Relaxed);
+    page.pid.store(std::process::id().into(), Relaxed);
+    page.start_time.store(start_time().unwrap_or(0), Relaxed);
+    page.state.store(state::OPEN, Relaxed);
+    page.heartbeat.store(futex::monotonic().as_nanos() as u64, Relaxed);
+    // As of event 0.
+    page.published.slots[0].count.store(pair.count, Relaxed);
+    page.published.slots[0].end.store(pair.end, Relaxed);
+    page.published.end.store(pair.end, Relaxed);
+    // Release, with the fence behind the load of the magic in `ControlView::open`: a page with a magic is whole.
+    page.magic.store(PAGE_MAGIC, Release);
+}
+
+fn start_time() -> Option<u64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The name, in parentheses, may hold anything; field 3 follows it.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(22 - 3)?.parse().ok()
+}
+
+fn create_named(
+    subject: &Subject,
+    pair: Pair,
+    bell_mode: u32,
+) -> Result<(View<ControlPage>, View<Doorbell>, Named), String> {
+    let user = nix::unistd::geteuid().as_raw();
+    if user != subject.owner && user != 0 {
+        return Err(format!("the log belongs to user {}, and this is user {user}", subject.owner));
+    }
+    let old = squatter_or_page(&subject.page_path, subject)?;
+    squatter_or_page(&subject.bell_path, subject)?;
+    let ids = random_words().map_err(|error| format!("/dev/urandom: {error}"))?;
+
+    let (bell_file, bell_id) = create_file(&subject.bell_path, bell_mode & 0o777, |mapping| {
+        let bell = View::<Doorbell>::new(mapping);
+        bell.version.store(LAYOUT_VERSION, Relaxed);
+        bell.epoch.store(ids[0], Relaxed);
+        // Release: as for the page's magic.
+        bell.magic.store(BELL_MAGIC, Release);
+    })?;
+    // The log's read bits, and the owner's right to mark it superseded.
+    let mode = subject.mode & 0o444 | 0o600;
+    let (page_file, page_id) = create_file(&subject.page_path, mode, |mapping| {
+        fill(&View::<ControlPage>::new(mapping), subject, pair, ids);
+    })?;
+    let map_error = |error: io::Error| format!("{}: cannot map it: {error}", subject.page_path.display());
+    let page = View::new(Mapping::writable(&page_file, 0, PAGE_BYTES).map_err(map_error)?);
+    let bell = View::new(Mapping::read_only(&bell_file, 0, PAGE_BYTES).map_err(map_error)?);
+    // The doorbell first: a follower that finds the page finds its doorbell. The old page is told last: whoever it
+    // wakes finds the new one. (DESIGN has it the other way round, which lets them find the old one again.)
+    for path in [&subject.bell_path, &subject.page_path] {
+        std::fs::rename(temporary(path), path).map_err(|error| {
+            let _ = std::fs::remove_file(temporary(path));
+            format!("{}: cannot put it in place: {error}", path.display())
+        })?;
+    }
+    if let Some(old) = old {
+        supersede(&old, subject);
+    }
+    let named = Named { page: (subject.page_path.clone(), page_id), bell: (subject.bell_path.clone(), bell_id) };
+    Ok((page, bell, named))
+}
+
+/// What lies under the name: nothing, a file that a writer of this log may have left, or an obstacle.
+fn squatter_or_page(path: &Path, subject: &Subject) -> Result<Option<File>, String> {
+    let metadata = match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(format!("{}: {error}", path.display())),
+        Ok(metadata) => metadata,
+    };
+    let user = nix::unistd::geteuid().as_raw();
+    if !metadata.is_file() || ![user, subject.owner, 0].contains(&metadata.uid()) {
+        let kind = if metadata.is_file() { "a file" } else { "no ordinary file" };
+        let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
+        return Err(format!("{}: the name is taken by {kind} of user {owner}, mode {mode:04o}", path.display()));
+    }
+    Ok(open_plain(path, true))
+}
+
+fn open_plain(path: &Path, write: bool) -> Option<File> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = OpenOptions::new().read(true).write(write).custom_flags(flags).open(path).ok()?;
+    file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() >= PAGE_BYTES).then_some(file)
+}
+
+/// The name under which a file is made: one name a log, so that what a killed writer left is found by the next.
+fn temporary(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
+}
+
+fn create_file(path: &Path, mode: u32, fill: impl FnOnce(Mapping)) -> Result<(File, Identity), String> {
+    let path = temporary(path);
+    let create = || OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
+    let make = || -> io::Result<(File, Identity)> {
+        let file = create().or_else(|error| match error.kind() {
+            // Only the holder of the writer's lock comes here, so it is the leftover of a writer that was killed, or a
+            // squatter's, which can be removed only by one who may.
+            ErrorKind::AlreadyExists => std::fs::remove_file(&path).and_then(|()| create()),
+            _ => Err(error),
+        })?;
+        // Blocks for all of it: a store into a page without one is a SIGBUS where the file system is full.
+        file::grow(&file, 0, PAGE_BYTES)?;
+        fill(Mapping::writable(&file, 0, PAGE_BYTES)?);
+        file.set_permissions(Permissions::from_mode(mode))?;
+        let identity = Identity::of(&file.metadata()?);
+        Ok((file, identity))
+    };
+    make().map_err(|error| {
+        let _ = std::fs::remove_file(&path);
+        format!("{}: cannot create it: {error}", path.display())
+    })
+}
+
+/// Without a new page, a dead writer's must not keep followers from looking at the file.
+fn retire_old(subject: &Subject) {
+    let (user, path) = (nix::unistd::geteuid().as_raw(), &subject.page_path);
+    if (user == subject.owner || user == 0)
+        && let Ok(Some(old)) = squatter_or_page(path, subject)
+    {
+        supersede(&old, subject);
+        // What stays is superseded at least.
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+/// Sends the followers of a dead writer's page to the new one.
+fn supersede(file: &File, subject: &Subject) {
+    let Ok(mapping) = Mapping::writable(file, 0, PAGE_BYTES) else { return };
+    let page = View::<ControlPage>::new(mapping);
+    if page.magic.load(Acquire) == PAGE_MAGIC && describes(&page, subject.identity) {
+        page.state.store(state::SUPERSEDED, Release);
+        for extent in [&page.published, &page.durable] {
+            // The slot of the new event repeats the pair, so that the pair stays readable. The dead writer stores no more.
+            let event = protocol::commit(extent);
+            let pair = protocol::try_pair(extent).unwrap_or(Pair { count: 0, end: 0 });
+            protocol::publish(extent, event + 1, pair);
+            futex::wake(&extent.commit, i32::MAX as u32);
+        }
+    }
+}
+
+fn describes(page: &ControlPage, log: Identity) -> bool {
+    page.version.load(Relaxed) == LAYOUT_VERSION
+        && page.page_bytes.load(Relaxed) == PAGE_BYTES
+        && page.device.load(Relaxed) == log.device
+        && page.inode.load(Relaxed) == log.inode
+        && page.birth_ns.load(Relaxed) == log.birth_ns
+        && page.boot_id.iter().zip(boot_id()).all(|(word, value)| word.load(Relaxed) == value)
+}
+
+/// A follower's side of the control page.
+#[derive(Debug)]
+pub(crate) struct ControlView {
+    page: View<ControlPage>,
+    /// Of the page's file, to see when another has taken its name.
+    identity: Identity,
+    bell: Option<View<Doorbell>>,
+}
+
+impl ControlView {
+    /// The control page of a log, if there is one that can be believed.
+    pub(crate) fn open(subject: &Subject) -> Option<ControlView> {
+        let file = open_plain(&subject.page_path, false)?;
+        let metadata = file.metadata().ok()?;
+        if metadata.uid() != subject.owner && metadata.uid() != 0 {
+            return None;
+        }
+        let page = View::<ControlPage>::new(Mapping::read_only(&file, 0, PAGE_BYTES).ok()?);
+        let magic = page.magic.load(Relaxed);
+        fence(Acquire); // Pairs with the release store of the magic in `fill`.
+        if magic != PAGE_MAGIC || !describes(&page, subject.identity) {
+            return None;
+        }
+        let bell = ControlView::open_bell(subject, page.epoch.load(Relaxed), metadata.uid());
+        Some(ControlView { page, identity: Identity::of(&metadata), bell })
+    }
+
+    fn open_bell(subject: &Subject, epoch: u64, owner: u32) -> Option<View<Doorbell>> {
+        let file = open_plain(&subject.bell_path, true)?;
+        if file.metadata().ok()?.uid() != owner {
+            return None;
+        }
+        let bell = View::<Doorbell>::new(Mapping::writable(&file, 0, PAGE_BYTES).ok()?);
+        let magic = bell.magic.load(Acquire); // Pairs with the release store in `create_named`.
+        (magic == BELL_MAGIC && bell.version.load(Relaxed) == LAYOUT_VERSION && bell.epoch.load(Relaxed) == epoch)
+            .then_some(bell)
+    }
+
+    /// Whether the page still has its name.
+    pub(crate) fn is_named(&self, subject: &Subject) -> bool {
+        std::fs::symlink_metadata(&subject.page_path).is_ok_and(|metadata| Identity::of(&metadata) == self.identity)
+    }
+
+    pub(crate) fn page(&self) -> &ControlPage {
+        &self.page
+    }
+
+    pub(crate) fn bell(&self) -> Option<&Doorbell> {
+        self.bell.as_deref()
+    }
+
+    /// The page's state; whoever sees it sees all that was published before it was set.
+    pub(crate) fn state(&self) -> u64 {
+        let state = self.page.state.load(Relaxed);
+        fence(Acquire); // Pairs with the release store in `set_state` and `supersede`.
+        state
+    }
+
+    /// Whether records may still come by it.
+    pub(crate) fn is_followed(&self) -> bool {
+        !matches!(self.state(), state::SUPERSEDED | state::CLOSED)
+    }
+
+    /// Moves while the writer's process runs.
+    pub(crate) fn heartbeat(&self) -> u64 {
+        self.page.heartbeat.load(Relaxed)
+    }
+
+    /// The writer's process. For messages only.
+    pub(crate) fn pid(&self) -> u64 {
+        self.page.pid.load(Relaxed)
+    }
+
+    /// The pair of the last event; `None` where the writer is too fast for it to be read.
+    pub(crate) fn pair(&self) -> Option<Pair> {
+        (0..1000).find_map(|_| protocol::try_pair(&self.page.published))
+    }
+}

@@ -1,0 +1,4 @@
+//! Bytes and their meaning, as FORMAT.md says: no I/O, no unsafe code.
+
+pub(crate) mod control;
+pub(crate) mod log;

@@ -1,0 +1,150 @@
+//! Space ahead of the writer: blocks reserved, then filled with zeros, so that a full disk is an error before a byte is
+//! published, and the mapping faults once in 2 MiB. Done by the helper thread; by the writer where that falls behind.
+
+use std::fs::File;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::thread;
+
+use crate::sys::file;
+use crate::units::{KIB, LARGE_PAGE, MIB, PAGE, round_down, round_up};
+
+/// Zeroed space that is kept ready ahead of the end of a large log, in bytes.
+const AHEAD_MOST: u64 = 32 * MIB;
+/// The same for a new log; it grows with the log, so that a thousand small logs do not take gigabytes.
+const AHEAD_LEAST: u64 = 64 * KIB;
+
+/// The most that is done at once, so that a writer never waits for long while the helper thread is at it.
+const STEP_MOST: u64 = 4 * LARGE_PAGE;
+
+/// How far a file has been grown. Shared by a writer and the helper thread.
+#[derive(Debug)]
+pub(crate) struct Growth {
+    file: Arc<File>,
+    /// Bytes below this have blocks and can be stored into. Stored under the lock.
+    grown: AtomicU64,
+    /// Where the writer was when it last looked.
+    used: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    ended: bool,
+    /// What `used` was when the helper found no space: it does not try again before the writer has moved on.
+    refused_at: Option<u64>,
+}
+
+impl Growth {
+    /// For a file that ends at `end`, with everything below it in place.
+    pub(crate) fn new(file: Arc<File>, end: u64) -> Growth {
+        let state = Mutex::new(State { ended: false, refused_at: None });
+        Growth { file, grown: AtomicU64::new(end), used: AtomicU64::new(end), state }
+    }
+
+    pub(crate) fn grown(&self) -> u64 {
+        // Acquire: pairs with the release in `step`; the blocks are there before the number says so.
+        self.grown.load(Ordering::Acquire)
+    }
+
+    /// How much space should be ready ahead of `used`, in bytes.
+    pub(crate) fn ahead(used: u64) -> u64 {
+        used.clamp(AHEAD_LEAST, AHEAD_MOST)
+    }
+
+    /// Says where the writer is; `true` where the helper should be nudged.
+    pub(crate) fn advance(&self, used: u64) -> bool {
+        self.used.store(used, Ordering::Relaxed); // A hint: whoever misses it does less ahead, or more.
+        self.grown().saturating_sub(used) < Growth::ahead(used) / 4 * 3
+    }
+
+    /// Returns when bytes below `need` can be stored into. For the writer's thread.
+    pub(crate) fn grow_to(&self, need: u64) -> io::Result<()> {
+        while self.grown() < need {
+            match self.state.try_lock() {
+                Ok(mut state) => {
+                    state.refused_at = None;
+                    if need > self.grown() + STEP_MOST {
+                        // All or nothing, before the disk is filled with zeros in steps.
+                        file::reserve(&self.file, self.grown(), need)?;
+                    }
+                    self.step(need, target(need))?;
+                }
+                Err(TryLockError::Poisoned(poisoned)) => drop(poisoned.into_inner()),
+                // The helper is at it, a step at a time. Waiting for the lock could take until it is through.
+                Err(TryLockError::WouldBlock) => thread::yield_now(),
+            }
+        }
+        Ok(())
+    }
+
+    /// Grows by a step if too little is ready. For the helper thread; `true` where there is more to do.
+    pub(crate) fn work_ahead(&self) -> bool {
+        let mut state = self.state();
+        let used = self.used.load(Ordering::Relaxed);
+        let wanted = target(used + Growth::ahead(used));
+        if state.ended || state.refused_at == Some(used) || self.grown() >= wanted {
+            return false;
+        }
+        // An error is no news before the writer itself needs the space, and it will find it out then.
+        let grew = self.step(wanted, wanted).is_ok();
+        state.refused_at = (!grew).then_some(used);
+        grew
+    }
+
+    /// Grows towards `wanted` by one step, or where there is not so much to be had, just beyond `need`. Under the lock.
+    fn step(&self, need: u64, wanted: u64) -> io::Result<()> {
+        let from = self.grown();
+        let to = wanted.min(round_down(from, LARGE_PAGE) + STEP_MOST).max(from + 1);
+        let to = match file::grow(&self.file, from, to) {
+            Ok(()) => to,
+            Err(_) if round_up(need, PAGE) < to => {
+                let to = round_up(need, PAGE);
+                file::grow(&self.file, from, to)?;
+                to
+            }
+            Err(error) => return Err(error),
+        };
+        // Release: pairs with the acquire in `grown`.
+        self.grown.store(to, Ordering::Release);
+        Ok(())
+    }
+
+    /// Ends the work ahead; when this returns the helper does not touch the file any more.
+    pub(crate) fn end(&self) {
+        self.state().ended = true;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The size to grow to for `need` bytes: in small powers of two at first, then in steps of a large page.
+fn target(need: u64) -> u64 {
+    if need <= LARGE_PAGE { need.next_power_of_two().max(AHEAD_LEAST) } else { round_up(need, LARGE_PAGE) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_log_takes_little_and_a_large_one_is_kept_ahead() {
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        let growth = Growth::new(file.clone(), 0);
+        growth.grow_to(16).unwrap();
+        assert_eq!(growth.grown(), 64 * KIB);
+        growth.grow_to(64 * KIB + 1).unwrap();
+        assert_eq!(growth.grown(), 128 * KIB);
+        growth.advance(5 * MIB);
+        growth.grow_to(5 * MIB).unwrap();
+        while growth.work_ahead() {}
+        assert_eq!(growth.grown(), 10 * MIB);
+        assert_eq!(file.metadata().unwrap().len(), 10 * MIB);
+        growth.end();
+        growth.advance(9 * MIB);
+        assert!(!growth.work_ahead());
+    }
+}

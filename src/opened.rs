@@ -1,0 +1,162 @@
+//! What a reader and its tailers share: descriptors, the mapping, the control page, buffers.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::control::{ControlView, Subject};
+use crate::error::{Error, Result};
+use crate::format::control::state;
+use crate::protocol::Pair;
+use crate::scan::{self, Walk};
+use crate::settings::Settings;
+use crate::stat::WriterState;
+use crate::sys::file;
+use crate::sys::locks;
+use crate::sys::pool::{Lent, Pool};
+use crate::window::Window;
+
+/// Buffers that are kept for tailers that come to read in large steps again.
+const BUFFERS_KEPT: usize = 4;
+
+/// An opened log.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) path: PathBuf,
+    pub(crate) settings: Settings,
+    subject: Subject,
+    pool: Pool,
+    view: Mutex<Option<Arc<ControlView>>>,
+    window: Mutex<Option<Arc<Window>>>,
+    buffers: Mutex<Vec<Vec<u8>>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is under these locks is whole between any two statements.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Opened {
+    pub(crate) fn new(path: PathBuf, settings: Settings, subject: Subject, pool: Pool) -> Opened {
+        let (view, window, buffers) = Default::default();
+        Opened { path, settings, subject, pool, view, window, buffers }
+    }
+
+    /// A descriptor; waits while all are lent.
+    pub(crate) fn lend(&self) -> Result<Lent<'_>> {
+        self.pool.lend().map_err(|error| Error::io("open another descriptor of the log", &self.path, error))
+    }
+
+    /// The number of records that the file says it has.
+    pub(crate) fn count(&self) -> Result<u64> {
+        scan::count(&self.path, &*self.lend()?)
+    }
+
+    /// The control page that has the name now, if there is one that can be believed and followed.
+    pub(crate) fn view(&self) -> Option<Arc<ControlView>> {
+        let mut slot = locked(&self.view);
+        if let Some(view) = slot.as_ref().filter(|view| view.is_followed() && view.is_named(&self.subject)) {
+            return Some(view.clone());
+        }
+        *slot = ControlView::open(&self.subject)
+            .filter(ControlView::is_followed)
+            .filter(|view| self.agrees(view))
+            .map(Arc::new);
+        slot.clone()
+    }
+
+    /// A page that counts more than the file belongs to another history of it. The page is looked at first: the file is
+    /// never behind it.
+    fn agrees(&self, view: &ControlView) -> bool {
+        let pair = view.pair();
+        let count = self.count();
+        count.is_ok_and(|count| pair.is_none_or(|pair| pair.count <= count))
+    }
+
+    /// Whether a writer holds its lock.
+    pub(crate) fn is_written(&self) -> Result<bool> {
+        locks::is_locked(&*self.lend()?).map_err(|error| Error::io("ask for the writer's lock of", &self.path, error))
+    }
+
+    /// Who is writing. `view` is the control page followed so far, `at` a place at or before the end.
+    pub(crate) fn writer(&self, view: Option<&ControlView>, at: Pair) -> Result<WriterState> {
+        let newest;
+        let view = match view.filter(|view| view.state() != state::SUPERSEDED) {
+            Some(view) => Some(view),
+            None => {
+                newest = self.view();
+                newest.as_deref()
+            }
+        };
+        // The lock first: a writer says how it ended before it gives the lock back.
+        let alive = self.is_written()?;
+        match (alive, view.map(ControlView::state)) {
+            (_, Some(state::FAILED)) => Ok(WriterState::Failed),
+            (true, _) => Ok(WriterState::Alive),
+            (false, Some(state::CLOSED)) => Ok(WriterState::Closed),
+            (false, Some(_)) => Ok(WriterState::Gone),
+            // Without a page the file tells: a clean close cuts it to its exact end.
+            (false, None) => {
+                let file = self.lend()?;
+                let file_bytes = file::metadata(&self.path, &file)?.len();
+                let mut walk = Walk::new(&self.path, &file, at, file_bytes);
+                walk.go_to(scan::count(&self.path, &file)?)?;
+                let exact = walk.position == file_bytes || file_bytes == 0;
+                Ok(if exact { WriterState::Closed } else { WriterState::Gone })
+            }
+        }
+    }
+
+    /// What is published now.
+    pub(crate) fn extent(&self) -> Result<Pair> {
+        let from = self.view().and_then(|view| view.pair());
+        if let Some(pair) = from
+            && self.is_written()?
+        {
+            return Ok(pair);
+        }
+        // A writer that was killed may have stored the count and not yet its page.
+        let file = self.lend()?;
+        let count = scan::count(&self.path, &file)?;
+        match from {
+            Some(from) if from.count <= count => {
+                let mut walk = Walk::new(&self.path, &file, from, file::metadata(&self.path, &file)?.len());
+                walk.go_to(count)?;
+                Ok(walk.pair())
+            }
+            _ => scan::walk_to_end(&self.path, &file, count),
+        }
+    }
+
+    /// The process that writes, where the page or the system tells. For messages only.
+    pub(crate) fn writer_pid(&self) -> Option<u32> {
+        let page = self.view().and_then(|view| u32::try_from(view.pid()).ok());
+        page.or_else(|| locks::holder(self.subject.identity))
+    }
+
+    /// Whether the name leads to another file now, or to none.
+    pub(crate) fn is_replaced(&self) -> bool {
+        !file::names(&self.path, self.subject.identity)
+    }
+
+    /// A window that covers `from..to`.
+    pub(crate) fn window(&self, from: u64, to: u64) -> Result<Arc<Window>> {
+        let mut slot = locked(&self.window);
+        if let Some(window) = slot.as_ref().filter(|window| window.covers(from, to)) {
+            return Ok(window.clone());
+        }
+        let window = Window::new(&*self.lend()?, from, to, self.settings.window);
+        let window = window.map_err(|error| Error::io_at("map the log", &self.path, from, error))?;
+        Ok(slot.insert(Arc::new(window)).clone())
+    }
+
+    pub(crate) fn take_buffer(&self) -> Vec<u8> {
+        locked(&self.buffers).pop().unwrap_or_default()
+    }
+
+    pub(crate) fn give_buffer(&self, buffer: Vec<u8>) {
+        let mut buffers = locked(&self.buffers);
+        if buffers.len() < BUFFERS_KEPT {
+            buffers.push(buffer);
+        }
+    }
+}

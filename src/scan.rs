@@ -1,0 +1,246 @@
+//! Walking over records in a file, in large steps. Never repairs, never writes.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::format::log::{COUNT_OFFSET, HEADER_BYTES, SIZE_BYTES, most_records, next_position, number_at};
+use crate::protocol::Pair;
+use crate::sys::file::read_at;
+use crate::units::KIB;
+
+/// The step of reading where much is to be read: 128 to 256 KiB are the fastest (FACTS).
+pub(crate) const CHUNK_BYTES: u64 = 256 * KIB;
+/// The step where most of what is read would be skipped.
+const CHUNK_LEAST: u64 = 4 * KIB;
+
+/// Bytes of a file as they were when they were read.
+#[derive(Debug, Default)]
+pub(crate) struct Chunk {
+    bytes: Vec<u8>,
+    /// The position of the first byte.
+    at: u64,
+    /// How many bytes count; the buffer may be longer.
+    len: usize,
+}
+
+impl Chunk {
+    /// An empty chunk that reuses a buffer.
+    pub(crate) fn with_buffer(bytes: Vec<u8>) -> Chunk {
+        Chunk { bytes, at: 0, len: 0 }
+    }
+
+    pub(crate) fn into_buffer(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    pub(crate) fn has_no_buffer(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    pub(crate) fn end(&self) -> u64 {
+        self.at + self.len as u64
+    }
+
+    /// Reads up to `len` bytes at `position`, fewer where the file ends.
+    pub(crate) fn fill(&mut self, file: &File, position: u64, len: u64) -> io::Result<()> {
+        let len = len as usize;
+        self.len = 0;
+        if self.bytes.len() < len {
+            // At once in full, so that it is allocated once.
+            self.bytes.resize(len.max(CHUNK_BYTES as usize), 0);
+        }
+        self.len = read_at(file, &mut self.bytes[..len], position)?;
+        self.at = position;
+        Ok(())
+    }
+
+    /// Forgets the bytes at and beyond `position`.
+    pub(crate) fn cut(&mut self, position: u64) {
+        self.len = self.len.min(position.saturating_sub(self.at) as usize);
+    }
+
+    /// The number at `position`, if all of it is here.
+    #[inline]
+    pub(crate) fn number(&self, position: u64) -> Option<u64> {
+        number_at(&self.bytes[..self.len], position.checked_sub(self.at)? as usize)
+    }
+
+    /// The bytes at `position`, if all of them are here.
+    #[inline]
+    pub(crate) fn slice(&self, position: u64, len: u64) -> Option<&[u8]> {
+        let from = position.checked_sub(self.at)?;
+        let to = from.checked_add(len).filter(|to| *to <= self.len as u64)?;
+        Some(&self.bytes[from as usize..to as usize])
+    }
+}
+
+/// The number of records that a file says it has, and whether it can be so. A file without a byte has none.
+pub(crate) fn count(path: &Path, file: &File) -> Result<u64> {
+    let error = |error| Error::io_at("read the log", path, COUNT_OFFSET, error);
+    let mut bytes = [0; HEADER_BYTES as usize];
+    let mut count = None;
+    // A read of a word that is being stored is not promised to be whole, so it counts when it comes twice.
+    loop {
+        match read_at(file, &mut bytes, COUNT_OFFSET).map_err(error)? {
+            0 => return Ok(0),
+            8 => {}
+            n => {
+                let message = format!("the file has {n} bytes, fewer than the 8 of the number of records");
+                return Err(Error::Damaged { path: path.to_owned(), sequence: None, position: 0, message });
+            }
+        }
+        let read = u64::from_le_bytes(bytes);
+        if count == Some(read) {
+            break;
+        }
+        count = Some(read);
+    }
+    let count = count.unwrap_or(0);
+    let file_bytes = file.metadata().map_err(error)?.len();
+    if count > most_records(file_bytes) {
+        let message = format!("the count says {count} records, and a file of {file_bytes} bytes cannot hold so many");
+        return Err(Error::Damaged { path: path.to_owned(), sequence: None, position: 0, message });
+    }
+    Ok(count)
+}
+
+/// Goes from record to record.
+#[derive(Debug)]
+pub(crate) struct Walk<'a> {
+    path: &'a Path,
+    file: &'a File,
+    chunk: Chunk,
+    step: u64,
+    limit: u64,
+    /// Of the next record.
+    pub(crate) sequence: u64,
+    /// Of the next record.
+    pub(crate) position: u64,
+}
+
+impl<'a> Walk<'a> {
+    /// Begins at record `from.count`, which lies at `from.end`; nothing may reach beyond `limit`.
+    pub(crate) fn new(path: &'a Path, file: &'a File, from: Pair, limit: u64) -> Walk<'a> {
+        let (sequence, position) = (from.count, from.end);
+        Walk { path, file, chunk: Chunk::default(), step: CHUNK_LEAST, limit, sequence, position }
+    }
+
+    /// Goes behind the next record and returns its payload's size.
+    pub(crate) fn step(&mut self) -> Result<u64> {
+        let size = match self.chunk.number(self.position) {
+            Some(size) => size,
+            None => self.refill()?,
+        };
+        match next_position(self.position, size).filter(|next| *next <= self.limit) {
+            Some(next) => {
+                self.position = next;
+                self.sequence += 1;
+                Ok(size)
+            }
+            None => Err(past_the_end(self.path, self.sequence, self.position, size, self.limit)),
+        }
+    }
+
+    /// Goes on to record `sequence`.
+    pub(crate) fn go_to(&mut self, sequence: u64) -> Result<()> {
+        while self.sequence < sequence {
+            self.step()?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn pair(&self) -> Pair {
+        Pair { count: self.sequence, end: self.position }
+    }
+
+    fn refill(&mut self) -> Result<u64> {
+        // Large steps pay where the records follow each other in what was read, small ones where they jump beyond it.
+        let follows = self.position < self.chunk.end() + SIZE_BYTES;
+        self.step = if follows { (self.step * 4).min(CHUNK_BYTES) } else { CHUNK_LEAST };
+        let filled = self.chunk.fill(self.file, self.position, self.step);
+        filled.map_err(|error| Error::io_at("read the log", self.path, self.position, error))?;
+        let cut_short = || past_the_end(self.path, self.sequence, self.position, 0, self.chunk.end().min(self.limit));
+        self.chunk.number(self.position).ok_or_else(cut_short)
+    }
+}
+
+/// The error of a record that cannot be where it says.
+#[cold]
+pub(crate) fn past_the_end(path: &Path, sequence: u64, position: u64, size: u64, end: u64) -> Error {
+    let message = format!("a record of {size} bytes begins here, but the log ends at {end}");
+    Error::Damaged { path: path.to_owned(), sequence: Some(sequence), position, message }
+}
+
+/// The pair of a file that says it has `count` records.
+pub(crate) fn walk_to_end(path: &Path, file: &File, count: u64) -> Result<Pair> {
+    let file_bytes = crate::sys::file::metadata(path, file)?.len();
+    let mut walk = Walk::new(path, file, Pair { count: 0, end: HEADER_BYTES }, file_bytes);
+    walk.go_to(count)?;
+    Ok(walk.pair())
+}
+
+/// A copy of the payload of the record `at`, which lies below the end of the log.
+pub(crate) fn copy(path: &Path, file: &File, at: Pair, size: u64, max: u64) -> Result<Vec<u8>> {
+    let (sequence, position) = (at.count, at.end);
+    let error = |error| Error::io_at("read the log", path, position, error);
+    if size > max {
+        return Err(Error::TooLarge { path: path.to_owned(), sequence, position, size, max });
+    }
+    let mut payload = Vec::new();
+    let no_memory = |_| error(io::ErrorKind::OutOfMemory.into());
+    payload.try_reserve_exact(size as usize).map_err(no_memory)?;
+    payload.resize(size as usize, 0);
+    let read = read_at(file, &mut payload, position + SIZE_BYTES).map_err(error)?;
+    if (read as u64) < size {
+        return Err(past_the_end(path, sequence, position, size, position + SIZE_BYTES + read as u64));
+    }
+    Ok(payload)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::FileExt;
+
+    fn log(sizes: &[u64]) -> (File, u64) {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(&(sizes.len() as u64).to_le_bytes(), 0).unwrap();
+        let mut position = HEADER_BYTES;
+        for size in sizes {
+            file.write_all_at(&size.to_le_bytes(), position).unwrap();
+            position += SIZE_BYTES + size;
+        }
+        file.set_len(position).unwrap();
+        (file, position)
+    }
+
+    #[test]
+    fn a_walk_finds_every_record_small_and_large() {
+        let path = Path::new("log");
+        let sizes: Vec<u64> = (0..3000).map(|n| if n % 100 == 0 { 300_000 } else { n % 90 }).collect();
+        let (file, end) = log(&sizes);
+        assert_eq!(count(path, &file).unwrap(), 3000);
+        assert_eq!(walk_to_end(path, &file, 3000).unwrap(), Pair { count: 3000, end });
+        let mut walk = Walk::new(path, &file, Pair { count: 0, end: 8 }, end);
+        for size in sizes {
+            assert_eq!(walk.step().unwrap(), size);
+        }
+        assert!(matches!(walk.step(), Err(Error::Damaged { sequence: Some(3000), .. })));
+    }
+
+    #[test]
+    fn what_cannot_be_is_damage() {
+        let path = Path::new("log");
+        let (file, end) = log(&[5, 6]);
+        file.set_len(end - 1).unwrap();
+        assert!(matches!(walk_to_end(path, &file, 2), Err(Error::Damaged { sequence: Some(1), position: 21, .. })));
+        file.write_all_at(&u64::MAX.to_le_bytes(), 0).unwrap();
+        assert!(matches!(count(path, &file), Err(Error::Damaged { sequence: None, position: 0, .. })));
+        file.set_len(7).unwrap();
+        assert!(matches!(count(path, &file), Err(Error::Damaged { .. })));
+        file.set_len(0).unwrap();
+        assert_eq!(count(path, &file).unwrap(), 0);
+    }
+}

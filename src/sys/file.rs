@@ -1,0 +1,255 @@
+//! Opening files, telling them apart, reading, growing and cutting them.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::sync::OnceLock;
+use std::time::UNIX_EPOCH;
+
+use nix::fcntl::{FallocateFlags, fallocate};
+use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::statfs::{self, FsType, fstatfs};
+
+use crate::error::{Error, Result};
+use crate::units::LARGE_PAGE;
+
+/// What tells a file from every other on this machine: ext4 gives a deleted file's inode number to the next, but not its birth time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    /// Nanoseconds since 1970, or 0 where the file system keeps no birth time.
+    pub(crate) birth_ns: u64,
+}
+
+impl Identity {
+    pub(crate) fn of(metadata: &Metadata) -> Identity {
+        let birth = metadata.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        let birth_ns = birth.map_or(0, |age| age.as_nanos() as u64);
+        Identity { device: metadata.dev(), inode: metadata.ino(), birth_ns }
+    }
+}
+
+/// Opens an existing log for reading.
+pub(crate) fn open_to_read(path: &Path) -> Result<(File, Metadata)> {
+    let mut options = OpenOptions::new();
+    // O_NONBLOCK: a pipe under this name must not hang the caller. It means nothing to an ordinary file.
+    options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+    match options.open(path) {
+        Ok(file) => checked(path, file),
+        Err(error) => Err(open_error(path, error)),
+    }
+}
+
+/// Opens a log for writing, and creates it where there is none; tells whether it did.
+pub(crate) fn open_to_write(path: &Path, mode: Option<u32>) -> Result<(File, Metadata, bool)> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+    loop {
+        match options.open(path) {
+            Ok(file) => return checked(path, file).map(|(file, metadata)| (file, metadata, false)),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(open_error(path, error)),
+        }
+        match options.clone().create_new(true).mode(0o666).open(path) {
+            Ok(file) => {
+                if let Some(mode) = mode {
+                    file.set_permissions(PermissionsExt::from_mode(mode))
+                        .map_err(|error| Error::io("set the mode of the new log", path, error))?;
+                }
+                return checked(path, file).map(|(file, metadata)| (file, metadata, true));
+            }
+            // Created by somebody else meanwhile, or a link that leads nowhere.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && !path.is_symlink() => {}
+            Err(error) => return Err(Error::io("create the log", path, error)),
+        }
+    }
+}
+
+fn open_error(path: &Path, error: io::Error) -> Error {
+    // A socket and a device without a driver cannot be opened, a directory not for writing: say what it is.
+    match std::fs::metadata(path).ok().and_then(|metadata| not_a_log(&metadata)) {
+        Some(kind) => Error::NotALog { path: path.to_owned(), kind },
+        None if error.kind() == ErrorKind::NotFound => Error::NotFound { path: path.to_owned() },
+        None => Error::io("open the log", path, error),
+    }
+}
+
+fn checked(path: &Path, file: File) -> Result<(File, Metadata)> {
+    let metadata = metadata(path, &file)?;
+    match not_a_log(&metadata) {
+        Some(kind) => Err(Error::NotALog { path: path.to_owned(), kind }),
+        None => Ok((file, metadata)),
+    }
+}
+
+fn not_a_log(metadata: &Metadata) -> Option<&'static str> {
+    let kind = metadata.file_type();
+    if kind.is_file() {
+        None
+    } else if kind.is_dir() {
+        Some("a directory")
+    } else if kind.is_socket() {
+        Some("a socket")
+    } else if kind.is_fifo() {
+        Some("a named pipe")
+    } else {
+        Some("a device")
+    }
+}
+
+pub(crate) fn metadata(path: &Path, file: &File) -> Result<Metadata> {
+    file.metadata().map_err(|error| Error::io("look at the log", path, error))
+}
+
+/// Whether `path` still names the file of this identity.
+pub(crate) fn names(path: &Path, identity: Identity) -> bool {
+    std::fs::metadata(path).is_ok_and(|metadata| Identity::of(&metadata) == identity)
+}
+
+/// Reads until `bytes` is full or the file ends; returns how many bytes were read.
+pub(crate) fn read_at(file: &File, bytes: &mut [u8], position: u64) -> io::Result<usize> {
+    let mut done = 0;
+    while done < bytes.len() {
+        match file.read_at(&mut bytes[done..], position + done as u64) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
+}
+
+/// Where the memory of a file that others grow and cut can be relied on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FileSystem {
+    /// Reserved blocks stay reserved, and mappings show what descriptors write.
+    Reserves,
+    /// Writes may need new blocks even where some were reserved (copy on write), or nothing is known of it.
+    Other,
+}
+
+pub(crate) fn file_system(file: &File) -> FileSystem {
+    const F2FS: FsType = FsType(0xF2F5_2010);
+    const XFS: FsType = FsType(0x5846_5342);
+    match fstatfs(file).map(|stat| stat.filesystem_type()) {
+        Ok(statfs::EXT4_SUPER_MAGIC | statfs::TMPFS_MAGIC | XFS | F2FS) => FileSystem::Reserves,
+        _ => FileSystem::Other,
+    }
+}
+
+/// Gives `file` blocks for `from..to` and fills them with zeros through the descriptor, in steps that the kernel takes
+/// large folios for. Where that fails the file is cut back to `from`.
+pub(crate) fn grow(file: &File, from: u64, to: u64) -> io::Result<()> {
+    reserve(file, from, to)?;
+    write_zeros(file, from, to).inspect_err(|_| cut_back(file, from))
+}
+
+/// Gives `file`, which ends at `from`, blocks up to `to`. Where that fails the file is cut back to `from`: a failed
+/// fallocate keeps what it got.
+pub(crate) fn reserve(file: &File, from: u64, to: u64) -> io::Result<()> {
+    if to > size_limit() {
+        // Without this check the write would raise SIGXFSZ, which ends the process.
+        return Err(io::Error::from_raw_os_error(libc::EFBIG));
+    }
+    loop {
+        match fallocate(file, FallocateFlags::empty(), from as i64, (to - from) as i64) {
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => {
+                cut_back(file, from);
+                return Err(error.into());
+            }
+            Ok(()) => return Ok(()),
+        }
+    }
+}
+
+fn cut_back(file: &File, end: u64) {
+    // Best effort: what stays lies behind the last record, and the first error is told in any case.
+    let _ = file.set_len(end);
+}
+
+/// The largest size that this process may give a file, in bytes.
+pub(crate) fn size_limit() -> u64 {
+    getrlimit(Resource::RLIMIT_FSIZE).map_or(u64::MAX, |(soft, _)| soft).min(i64::MAX as u64)
+}
+
+fn write_zeros(file: &File, from: u64, to: u64) -> io::Result<()> {
+    // calloc gives untouched memory, which reads as the kernel's one page of zeros.
+    static ZEROS: OnceLock<Vec<u8>> = OnceLock::new();
+    let zeros = ZEROS.get_or_init(|| vec![0; LARGE_PAGE as usize]);
+    let mut at = from;
+    while at < to {
+        // Up to the next multiple of the step, so that the folios are aligned.
+        let next = (at / LARGE_PAGE + 1) * LARGE_PAGE;
+        let len = next.min(to) - at;
+        file.write_all_at(&zeros[..len as usize], at)?;
+        at += len;
+    }
+    Ok(())
+}
+
+/// Returns when the file's bytes are on the disk.
+pub(crate) fn flush(file: &File) -> io::Result<()> {
+    loop {
+        match nix::unistd::fdatasync(file) {
+            Err(nix::errno::Errno::EINTR) => {}
+            result => return Ok(result?),
+        }
+    }
+}
+
+/// Returns when the file's name is on the disk.
+pub(crate) fn flush_directory_of(path: &Path) -> io::Result<()> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_grows_in_zeros_and_is_told_from_its_successor() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let (file, metadata, created) = open_to_write(&path, Some(0o640)).unwrap();
+        assert!(created);
+        assert_eq!(metadata.mode() & 0o777, 0o640);
+        file.write_all_at(b"abc", 0).unwrap();
+        grow(&file, 3, LARGE_PAGE + 4096).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), LARGE_PAGE + 4096);
+        let mut bytes = vec![1; 4];
+        assert_eq!(read_at(&file, &mut bytes, 1).unwrap(), 4);
+        assert_eq!(bytes, [b'b', b'c', 0, 0]);
+        let identity = Identity::of(&metadata);
+        assert!(names(&path, identity));
+        std::fs::remove_file(&path).unwrap();
+        drop(file);
+        let (_, metadata, _) = open_to_write(&path, None).unwrap();
+        assert_ne!(Identity::of(&metadata), identity);
+        assert!(!names(&path, identity));
+    }
+
+    #[test]
+    fn what_is_not_a_file_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("s")).unwrap();
+        nix::unistd::mkfifo(&dir.path().join("p"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for (path, kind) in [
+            (dir.path().to_owned(), "a directory"),
+            (dir.path().join("s"), "a socket"),
+            (dir.path().join("p"), "a named pipe"),
+            ("/dev/null".into(), "a device"),
+        ] {
+            assert!(matches!(open_to_read(&path), Err(Error::NotALog { kind: k, .. }) if k == kind), "{path:?}");
+            assert!(matches!(open_to_write(&path, None), Err(Error::NotALog { kind: k, .. }) if k == kind), "{path:?}");
+        }
+        assert!(matches!(open_to_read(&dir.path().join("none")), Err(Error::NotFound { .. })));
+    }
+}

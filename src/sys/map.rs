@@ -1,0 +1,195 @@
+//! Files mapped into memory that other processes share.
+
+use std::fs::File;
+use std::io;
+use std::marker::PhantomData;
+use std::num::NonZeroUsize;
+use std::ops::Deref;
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
+
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+
+/// A type made of [`AtomicU64`] alone, so that any bytes are a valid value and every access is atomic.
+///
+/// # Safety
+/// The implementor is `repr(C)` and consists of `AtomicU64` only, without padding, aligned to at most a page.
+pub(crate) unsafe trait Shared {}
+
+/// A mapped range; unmapped when dropped. Bytes beyond the end of the file are mapped but must not be touched (SIGBUS).
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: a mapping belongs to the process, not to a thread, and is unmapped once, by its owner.
+unsafe impl Send for Mapping {}
+// SAFETY: the safe methods make only atomic accesses; the unsafe ones put the duty to avoid races on the caller.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps `len` bytes of `file` from `offset` (a multiple of the page) read-only, shared.
+    pub(crate) fn read_only(file: &File, offset: u64, len: u64) -> io::Result<Mapping> {
+        Mapping::of_file(file, offset, len, ProtFlags::PROT_READ)
+    }
+
+    /// Maps `len` bytes of `file` from `offset` (a multiple of the page) for reading and writing, shared.
+    pub(crate) fn writable(file: &File, offset: u64, len: u64) -> io::Result<Mapping> {
+        Mapping::of_file(file, offset, len, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)
+    }
+
+    fn of_file(file: &File, offset: u64, len: u64, access: ProtFlags) -> io::Result<Mapping> {
+        let size = usize::try_from(len).ok().and_then(NonZeroUsize::new).ok_or(io::ErrorKind::InvalidInput)?;
+        let offset = i64::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let flags = MapFlags::MAP_SHARED | MapFlags::MAP_NORESERVE;
+        // SAFETY: without a hint address and without MAP_FIXED the kernel takes unused address space.
+        let base = unsafe { mmap(None, size, access, flags, file, offset) }?;
+        Ok(Mapping { base: base.cast(), len: size.get() })
+    }
+
+    /// As [`writable`](Mapping::writable) or [`read_only`](Mapping::read_only), halved as long as the system refuses it for
+    /// want of address space, but not below `least`.
+    pub(crate) fn as_much_as(len: u64, least: u64, map: impl Fn(u64) -> io::Result<Mapping>) -> io::Result<Mapping> {
+        let mut len = len.max(least);
+        loop {
+            match map(len) {
+                Err(error) if error.raw_os_error() == Some(libc::ENOMEM) && len > least => len = (len / 2).max(least),
+                result => return result,
+            }
+        }
+    }
+
+    /// Zeroed memory of this process alone.
+    pub(crate) fn private(len: u64) -> io::Result<Mapping> {
+        let size = usize::try_from(len).ok().and_then(NonZeroUsize::new).ok_or(io::ErrorKind::InvalidInput)?;
+        // SAFETY: as in `of_file`.
+        let base =
+            unsafe { mmap_anonymous(None, size, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_PRIVATE) }?;
+        Ok(Mapping { base: base.cast(), len: size.get() })
+    }
+
+    /// In a forked child the memory of a [`private`](Mapping::private) mapping reads zero.
+    pub(crate) fn wipe_on_fork(&self) -> io::Result<()> {
+        // SAFETY: the range is mapped by `self`; in this process nothing changes.
+        match unsafe { libc::madvise(self.base.as_ptr().cast(), self.len, libc::MADV_WIPEONFORK) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    pub(crate) fn len(&self) -> u64 {
+        self.len as u64
+    }
+
+    /// The word at the start of the mapping.
+    pub(crate) fn first_word(&self) -> &AtomicU64 {
+        // SAFETY: the mapping is page-aligned, has at least a byte and so a page, and every bit pattern is an AtomicU64.
+        unsafe { self.base.cast::<AtomicU64>().as_ref() }
+    }
+
+    /// Copies `bytes` to offset `at`.
+    ///
+    /// # Safety
+    /// The mapping is writable, the file reaches beyond the range, and nobody reads or writes the range meanwhile.
+    #[inline(always)]
+    pub(crate) unsafe fn write(&self, at: u64, bytes: &[u8]) {
+        debug_assert!(at + bytes.len() as u64 <= self.len());
+        // SAFETY: by the caller's word; `bytes` cannot overlap what nobody else reads.
+        unsafe { self.base.as_ptr().add(at as usize).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) }
+    }
+
+    /// The bytes of a range.
+    ///
+    /// # Safety
+    /// The file reaches beyond the range, and nobody writes to it for as long as the slice lives.
+    #[inline(always)]
+    pub(crate) unsafe fn bytes(&self, at: u64, len: u64) -> &[u8] {
+        debug_assert!(at.checked_add(len).is_some_and(|end| end <= self.len()));
+        // SAFETY: by the caller's word; the slice borrows the mapping.
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(at as usize), len as usize) }
+    }
+
+    /// The bytes of a range, to be written.
+    ///
+    /// # Safety
+    /// As for [`write`](Mapping::write), for as long as the slice lives; the caller makes no second slice over the range.
+    #[allow(clippy::mut_from_ref)]
+    pub(crate) unsafe fn bytes_mut(&self, at: u64, len: u64) -> &mut [u8] {
+        assert!(at.checked_add(len).is_some_and(|end| end <= self.len()), "a slice lies within its mapping");
+        // SAFETY: by the caller's word.
+        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr().add(at as usize), len as usize) }
+    }
+
+    /// Makes a range writable without a fault on the next store, and without a store (which could take a newer value back).
+    /// Where the kernel cannot, the next store faults, so the result does not matter.
+    pub(crate) fn populate(&self, at: u64, len: u64) {
+        if at.checked_add(len).is_some_and(|end| end <= self.len()) {
+            // SAFETY: the range lies within the mapping, and MADV_POPULATE_WRITE changes no byte of it.
+            unsafe {
+                libc::madvise(self.base.as_ptr().add(at as usize).cast(), len as usize, libc::MADV_POPULATE_WRITE);
+            }
+        }
+    }
+}
+
+/// A mapping whose start is seen as a `T`. Whoever stores through it must have mapped it writable.
+#[derive(Debug)]
+pub(crate) struct View<T: Shared> {
+    mapping: Mapping,
+    seen_as: PhantomData<T>,
+}
+
+impl<T: Shared> View<T> {
+    pub(crate) fn new(mapping: Mapping) -> View<T> {
+        assert!(size_of::<T>() <= mapping.len, "a view lies within its mapping");
+        View { mapping, seen_as: PhantomData }
+    }
+}
+
+impl<T: Shared> Deref for View<T> {
+    type Target = T;
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        // SAFETY: the mapping is page-aligned, long enough (`new`) and lives as long as `self`; by the contract of `Shared`
+        // any bytes are a valid `T` and all accesses are atomic, whoever else maps the file.
+        unsafe { self.mapping.base.cast::<T>().as_ref() }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the range was mapped by `self`, is unmapped only here, and no borrow of `self` is left.
+        let unmapped = unsafe { munmap(self.base.cast(), self.len) };
+        debug_assert!(unmapped.is_ok());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::FileExt;
+    use std::sync::atomic::Ordering::Relaxed;
+
+    #[test]
+    fn a_mapping_beyond_the_end_of_a_file_becomes_usable_as_it_grows() {
+        let file = tempfile::tempfile().unwrap();
+        let map = Mapping::writable(&file, 0, 1 << 30).unwrap();
+        file.set_len(4096).unwrap();
+        // SAFETY: the file has 4096 bytes and nobody else knows it.
+        unsafe { map.write(8, b"grown") };
+        let mut bytes = [0; 5];
+        file.read_exact_at(&mut bytes, 8).unwrap();
+        assert_eq!(&bytes, b"grown");
+        map.first_word().store(7, Relaxed);
+        assert_eq!(Mapping::read_only(&file, 0, 4096).unwrap().first_word().load(Relaxed), 7);
+    }
+
+    #[test]
+    fn a_window_that_the_system_refuses_is_halved() {
+        let file = tempfile::tempfile().unwrap();
+        let map = Mapping::as_much_as(1 << 56, 4096, |len| Mapping::read_only(&file, 0, len)).unwrap();
+        assert!(map.len() < 1 << 48, "{}", map.len());
+        assert!(Mapping::as_much_as(1 << 56, 1 << 50, |len| Mapping::read_only(&file, 0, len)).is_err());
+    }
+}

@@ -1,0 +1,302 @@
+//! Follows a log from one record to the next: this file reads, `wait` waits.
+
+mod record;
+mod wait;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use record::{Record, Start};
+pub use wait::WaitCounts;
+
+use crate::control::ControlView;
+use crate::error::{Error, Result};
+use crate::format::log::{SIZE_BYTES, next_position, number_at};
+use crate::opened::Opened;
+use crate::protocol::{self, Pair};
+use crate::scan::{self, CHUNK_BYTES, Chunk, past_the_end};
+use crate::settings::ReadMode;
+use crate::stat::WriterState;
+use crate::stop::Stopper;
+use crate::sys::file;
+use crate::units::{GIB, KIB};
+use crate::window::Window;
+use record::{Found, Place};
+use wait::Waiting;
+
+/// From here on reading in large steps through a descriptor is faster than through the mapping, which faults.
+const BULK_LEAST: u64 = 16 * KIB;
+/// A look at the control page that gave less than this was hardly worth the cache line that it took from the writer.
+const TINY: u64 = 4 * KIB;
+/// Looks that gave little follow each other at least this far apart.
+const PACE: Duration = Duration::from_nanos(700);
+
+/// Follows a log from one record to the next. `Send`.
+#[derive(Debug)]
+pub struct Tailer {
+    opened: Arc<Opened>,
+    /// The control page that is followed; without one, the count in the file.
+    view: Option<Arc<ControlView>>,
+    /// Where the next record lies.
+    next: Pair,
+    /// Bytes below this are published.
+    known: u64,
+    /// Records below this are passed over.
+    first: u64,
+    /// Without a control page: the count as of the last look.
+    counted: u64,
+    /// Bytes below `known`, read in one step.
+    chunk: Chunk,
+    window: Option<Arc<Window>>,
+    /// A payload that is too large for the chunk, where the mapping is not to be used.
+    large: Vec<u8>,
+    /// When the control page was last looked at, if that gave little.
+    tiny_look: Option<Instant>,
+    stopper: Stopper,
+    waiting: Waiting,
+}
+
+impl Tailer {
+    /// Begins at `at`, passing over what comes before record `first`.
+    pub(crate) fn new(opened: Arc<Opened>, at: Pair, first: u64) -> Tailer {
+        Tailer {
+            view: opened.view(),
+            opened,
+            next: at,
+            known: at.end,
+            first,
+            counted: 0,
+            chunk: Chunk::default(),
+            window: None,
+            large: Vec::new(),
+            tiny_look: None,
+            stopper: Stopper::default(),
+            waiting: Waiting::default(),
+        }
+    }
+
+    /// The next record if it is published, without waiting.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] where the log cannot be what it says, [`Error::TooLarge`] beyond
+    /// [`max_record`](crate::ReaderOptions::max_record), [`Error::Io`].
+    #[inline]
+    pub fn try_next(&mut self) -> Result<Option<Record<'_>>> {
+        match self.advance()? {
+            Some(found) => Ok(Some(self.record(found))),
+            None => Ok(None),
+        }
+    }
+
+    /// The next record; waits for it, also across a writer's close and restart. `None` only once stopped.
+    ///
+    /// # Errors
+    /// As for [`try_next`](Tailer::try_next); [`Error::Replaced`] when the log was removed or another file has its name,
+    /// after all that is readable was delivered.
+    #[allow(clippy::should_implement_trait)] // An iterator cannot lend its items, and these wait and fail.
+    pub fn next(&mut self) -> Result<Option<Record<'_>>> {
+        self.next_within(None)
+    }
+
+    /// The next record; waits for it for at most `limit`. `None` only once stopped.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`] when nothing came, and those of [`next`](Tailer::next).
+    pub fn next_timeout(&mut self, limit: Duration) -> Result<Option<Record<'_>>> {
+        self.next_within(Some(limit))
+    }
+
+    #[inline]
+    fn next_within(&mut self, limit: Option<Duration>) -> Result<Option<Record<'_>>> {
+        if self.stopper.is_stopped() {
+            return Ok(None);
+        }
+        let found = match self.advance()? {
+            Some(found) => found,
+            None => match self.wait_for_next(limit)? {
+                Some(found) => found,
+                None => return Ok(None),
+            },
+        };
+        Ok(Some(self.record(found)))
+    }
+
+    /// What ends the waits of this tailer, from another thread or a signal handler; for good.
+    pub fn stopper(&self) -> Stopper {
+        self.stopper.clone()
+    }
+
+    /// Who is writing.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Damaged`] where only the file can tell and it is damaged.
+    pub fn writer(&self) -> Result<WriterState> {
+        self.opened.writer(self.view.as_deref(), self.next)
+    }
+
+    /// The sequence of the next record.
+    pub fn sequence(&self) -> u64 {
+        self.next.count.max(self.first)
+    }
+
+    /// The position of the next record, in bytes; of an earlier one while the tailer waits for a record beyond the end.
+    pub fn position(&self) -> u64 {
+        self.next.end
+    }
+
+    /// How its waits ended so far.
+    pub fn wait_counts(&self) -> WaitCounts {
+        self.waiting.counts
+    }
+
+    #[inline(always)]
+    fn record(&self, found: Found) -> Record<'_> {
+        let Found { sequence, position, size, place } = found;
+        let payload = position + SIZE_BYTES;
+        let payload = match place {
+            Place::Chunk => self.chunk.slice(payload, size),
+            Place::Window => self.window.as_ref().map(|window| window.published(payload, payload + size)),
+            Place::Large => Some(&self.large[..]),
+        };
+        Record::new(sequence, position, payload.expect("a record lies where it was found"))
+    }
+
+    /// Goes behind the next published record.
+    #[inline]
+    fn advance(&mut self) -> Result<Option<Found>> {
+        loop {
+            if self.next.end >= self.known && !self.look()? {
+                return Ok(None);
+            }
+            let found = self.take()?;
+            if found.sequence >= self.first {
+                return Ok(Some(found));
+            }
+        }
+    }
+
+    /// Takes the record at `next`, which begins below `known`.
+    #[inline]
+    fn take(&mut self) -> Result<Found> {
+        let position = self.next.end;
+        if let Some(size) = self.chunk.number(position)
+            && self.chunk.slice(position + SIZE_BYTES, size).is_some()
+        {
+            return Ok(self.found(size, position + SIZE_BYTES + size, Place::Chunk));
+        }
+        self.take_elsewhere()
+    }
+
+    #[inline(always)]
+    fn found(&mut self, size: u64, end: u64, place: Place) -> Found {
+        let Pair { count: sequence, end: position } = self.next;
+        self.next = Pair { count: sequence + 1, end };
+        Found { sequence, position, size, place }
+    }
+
+    fn take_elsewhere(&mut self) -> Result<Found> {
+        let position = self.next.end;
+        let ready = self.known - position;
+        let trusted = self.opened.settings.read_mode != ReadMode::Pread;
+        let mapped = trusted && self.view.is_some();
+        let bulk = !mapped || (self.opened.settings.read_mode == ReadMode::Auto && ready >= BULK_LEAST);
+        let size = if bulk {
+            self.fill(ready)?;
+            self.chunk.number(position)
+        } else if ready >= SIZE_BYTES {
+            number_at(self.window(position, position + SIZE_BYTES)?.published(position, position + SIZE_BYTES), 0)
+        } else {
+            None
+        };
+        let end = size.and_then(|size| next_position(position, size)).filter(|end| *end <= self.known);
+        let (Some(size), Some(end)) = (size, end) else {
+            return Err(past_the_end(&self.opened.path, self.next.count, position, size.unwrap_or(0), self.known));
+        };
+        if self.opened.settings.max_record.is_some_and(|max| size > max) {
+            let (path, sequence) = (self.opened.path.clone(), self.next.count);
+            let max = self.opened.settings.max_record.unwrap_or(0);
+            return Err(Error::TooLarge { path, sequence, position, size, max });
+        }
+        let place = if bulk && self.chunk.slice(position + SIZE_BYTES, size).is_some() {
+            Place::Chunk
+        } else if trusted {
+            self.window(position, end)?;
+            Place::Window
+        } else {
+            let max = self.opened.settings.max_record.unwrap_or(GIB);
+            self.large = scan::copy(&self.opened.path, &*self.opened.lend()?, self.next, size, max)?;
+            Place::Large
+        };
+        Ok(self.found(size, end, place))
+    }
+
+    /// Reads the next step of published bytes into the chunk.
+    fn fill(&mut self, ready: u64) -> Result<()> {
+        if self.chunk.has_no_buffer() {
+            self.chunk = Chunk::with_buffer(self.opened.take_buffer());
+        }
+        let position = self.next.end;
+        let file = self.opened.lend()?;
+        self.chunk
+            .fill(&file, position, ready.min(CHUNK_BYTES))
+            .map_err(|error| Error::io_at("read the log", &self.opened.path, position, error))
+    }
+
+    fn window(&mut self, from: u64, to: u64) -> Result<&Window> {
+        if self.window.as_ref().is_none_or(|window| !window.covers(from, to)) {
+            self.window = Some(self.opened.window(from, to)?);
+        }
+        Ok(self.window.as_ref().expect("there is one now"))
+    }
+
+    /// Looks how far the log has come; `true` where there is more than was known.
+    #[inline]
+    fn look(&mut self) -> Result<bool> {
+        let Some(view) = &self.view else { return self.look_at_count() };
+        if let Some(last) = self.tiny_look {
+            // The writer is at it: let it write some more before its cache line is taken again. This is worth a factor of
+            // five in throughput (FACTS), and never delays a record that comes after an empty look.
+            while last.elapsed() < PACE {
+                std::hint::spin_loop();
+            }
+        }
+        let end = protocol::end(&view.page().published);
+        let gain = end.saturating_sub(self.known);
+        self.tiny_look = (gain > 0 && gain < TINY).then(Instant::now);
+        self.known += gain;
+        Ok(gain > 0)
+    }
+
+    /// The same without a control page: reads what follows, as far as the count covers it.
+    #[cold]
+    fn look_at_count(&mut self) -> Result<bool> {
+        let Pair { count: sequence, end: position } = self.next;
+        if sequence >= self.counted {
+            self.counted = self.opened.count()?;
+            if sequence >= self.counted {
+                return Ok(false);
+            }
+        }
+        // Read only now: bytes that were read before the count that covers them was loaded may be older.
+        self.fill(CHUNK_BYTES)?;
+        let mut known = position;
+        for _ in sequence..self.counted {
+            let next = self.chunk.number(known).and_then(|size| next_position(known, size));
+            match next.filter(|next| *next <= self.chunk.end()) {
+                Some(next) => known = next,
+                None => break,
+            }
+        }
+        if known == position {
+            // Larger than the chunk, or cut short.
+            let file_bytes = file::metadata(&self.opened.path, &*self.opened.lend()?)?.len();
+            let size = self.chunk.number(position);
+            let next = size.and_then(|size| next_position(position, size)).filter(|next| *next <= file_bytes);
+            let cut_short = || past_the_end(&self.opened.path, sequence, position, size.unwrap_or(0), file_bytes);
+            known = next.ok_or_else(cut_short)?;
+        }
+        self.chunk.cut(known);
+        self.known = known;
+        Ok(true)
+    }
+}

@@ -1,0 +1,201 @@
+//! Waiting for the next record: spin, sleep on the commit word, or look at intervals; and the check-up at each bound,
+//! which finds a new writer, a dead one's last record, and a log that is gone.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::record::Found;
+use super::{Chunk, Tailer};
+use crate::control::ControlView;
+use crate::error::{Error, Result};
+use crate::format::control::Doorbell;
+use crate::protocol;
+use crate::settings::WaitStrategy;
+use crate::sys::futex::{self, Ended};
+use crate::units::{HEARTBEAT_OLD, SLEEP_BOUND};
+
+/// How long [`WaitStrategy::SpinThenPark`] spins: about what a wake-up takes (FACTS: 24 µs).
+const SPIN: Duration = Duration::from_micros(20);
+/// Intervals of looking at the control page where the doorbell cannot be reached, doubled from the first to the second.
+const PAGE_INTERVALS: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(10));
+/// Intervals of looking at the count where there is no control page: system calls, so fewer.
+const COUNT_INTERVALS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(20));
+
+/// How a tailer's waits ended, counted by cause since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WaitCounts {
+    /// Times that it went to sleep on the control page; the next four add up to it.
+    pub sleeps: u64,
+    /// Sleeps ended by a wake-up.
+    pub woken: u64,
+    /// Sleeps that did not begin, because the commit word had moved on.
+    pub moved_on: u64,
+    /// Sleeps ended by their bound.
+    pub bound: u64,
+    /// Sleeps ended by a signal.
+    pub interrupted: u64,
+    /// Of those ended by their bound, the ones with a record waiting: lost wake-ups.
+    pub lost: u64,
+    /// Looks at intervals, where there is no doorbell or no control page.
+    pub polls: u64,
+}
+
+/// What a tailer remembers from one wait to the next.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    pub(super) counts: WaitCounts,
+    /// Nothing came in the last wait, so that spinning would be idle.
+    rested: bool,
+    interval: Duration,
+    checked: Option<Instant>,
+    /// The last heartbeat that was another than the one before, and when it was seen.
+    heartbeat: Option<(u64, Instant)>,
+    replaced: bool,
+}
+
+impl Tailer {
+    /// Waits until there is a record. `None` once stopped.
+    #[cold]
+    pub(super) fn wait_for_next(&mut self, limit: Option<Duration>) -> Result<Option<Found>> {
+        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+        self.waiting.rested = false;
+        self.waiting.interval = Duration::ZERO;
+        self.give_buffer_back();
+        loop {
+            if self.waiting.replaced {
+                return Err(Error::Replaced { path: self.opened.path.clone() });
+            }
+            let left = deadline.map_or(SLEEP_BOUND, |deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                return Err(Error::TimedOut { path: self.opened.path.clone(), after: limit.unwrap_or_default() });
+            }
+            self.wait(left.min(SLEEP_BOUND))?;
+            if self.stopper.is_stopped() {
+                return Ok(None);
+            }
+            if let Some(found) = self.advance()? {
+                return Ok(Some(found));
+            }
+        }
+    }
+
+    fn give_buffer_back(&mut self) {
+        // All that was in it has been delivered.
+        let buffer = std::mem::take(&mut self.chunk).into_buffer();
+        if !buffer.is_empty() {
+            self.opened.give_buffer(buffer);
+        }
+        self.large = Vec::new();
+        self.chunk = Chunk::default();
+    }
+
+    /// Waits until there may be something, but no longer than `bound`.
+    fn wait(&mut self, bound: Duration) -> Result<()> {
+        let Some(view) = self.view.clone() else {
+            self.pause(COUNT_INTERVALS, bound);
+            return self.check_up();
+        };
+        let strategy = self.opened.settings.wait_strategy;
+        let spin = match strategy {
+            WaitStrategy::Spin => bound,
+            WaitStrategy::SpinThenPark if !self.waiting.rested => SPIN.min(bound),
+            _ => Duration::ZERO,
+        };
+        let (known, stopper) = (self.known, &self.stopper);
+        let news = || protocol::end(&view.page().published) > known || stopper.is_stopped();
+        if !spin.is_zero() && futex::spin(spin, news) {
+            return Ok(());
+        }
+        self.waiting.rested = true;
+        match view.bell() {
+            _ if strategy == WaitStrategy::Spin => self.check_up(),
+            Some(bell) => self.sleep(&view, bell, bound),
+            None => {
+                self.pause(PAGE_INTERVALS, bound);
+                self.check_up_at_times()
+            }
+        }
+    }
+
+    fn sleep(&mut self, view: &Arc<ControlView>, bell: &Doorbell, bound: Duration) -> Result<()> {
+        let published = &view.page().published;
+        // The event first: its end, and every earlier one, is visible to the look that follows.
+        let event = protocol::commit(published);
+        if protocol::end(published) > self.known {
+            return Ok(());
+        }
+        if !view.is_followed() {
+            return self.check_up();
+        }
+        let ended = if protocol::announce(published, &bell.announced, event) {
+            futex::wait(&published.commit, event as u32, self.stopper.word(), bound)
+        } else {
+            Ended::MovedOn
+        };
+        let counts = &mut self.waiting.counts;
+        counts.sleeps += 1;
+        match ended {
+            Ended::Woken => counts.woken += 1,
+            Ended::MovedOn => counts.moved_on += 1,
+            Ended::Interrupted => counts.interrupted += 1,
+            Ended::Bound => {
+                counts.bound += 1;
+                counts.lost += u64::from(protocol::end(published) > self.known);
+                return self.check_up();
+            }
+        }
+        Ok(())
+    }
+
+    /// Sleeps for an interval that doubles from wait to wait.
+    fn pause(&mut self, (least, most): (Duration, Duration), bound: Duration) {
+        let interval = (self.waiting.interval * 2).clamp(least, most);
+        self.waiting.interval = interval;
+        self.waiting.counts.polls += 1;
+        futex::wait_for_stop(self.stopper.word(), interval.min(bound));
+    }
+
+    fn check_up_at_times(&mut self) -> Result<()> {
+        match self.waiting.checked {
+            Some(checked) if checked.elapsed() < SLEEP_BOUND => {
+                if self.view.as_ref().is_some_and(|view| !view.is_followed()) { self.check_up() } else { Ok(()) }
+            }
+            _ => self.check_up(),
+        }
+    }
+
+    /// Looks for what the control page does not say: that another page has its name, that its writer died between two
+    /// stores, that the log itself is gone.
+    fn check_up(&mut self) -> Result<()> {
+        let due = self.waiting.checked.is_none_or(|checked| checked.elapsed() >= SLEEP_BOUND);
+        if due {
+            self.waiting.checked = Some(Instant::now());
+            // What is readable is still delivered: the caller looks once more before it hears of it.
+            self.waiting.replaced = self.opened.is_replaced();
+        }
+        self.view = self.opened.view();
+        let Some(view) = self.view.clone() else { return Ok(()) };
+        // The count first: it is stored before the page says so.
+        let count = self.opened.count()?;
+        if count > self.next.count
+            && protocol::end(&view.page().published) <= self.known
+            && (!self.opened.is_written()? || self.heartbeat_is_old(&view))
+        {
+            // The writer was killed, or is stopped, between the two.
+            self.view = None;
+        }
+        Ok(())
+    }
+
+    fn heartbeat_is_old(&mut self, view: &ControlView) -> bool {
+        let now = view.heartbeat();
+        match self.waiting.heartbeat {
+            Some((beat, seen)) if beat == now => seen.elapsed() >= HEARTBEAT_OLD,
+            _ => {
+                self.waiting.heartbeat = Some((now, Instant::now()));
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! A follower's view of the log's bytes through a mapping: only what is published is looked at.
+
+use std::fs::File;
+use std::io;
+
+use crate::sys::map::Mapping;
+use crate::units::{LARGE_PAGE, round_down, round_up};
+
+/// A read-only mapping of a part of the log.
+#[derive(Debug)]
+pub(crate) struct Window {
+    mapping: Mapping,
+    /// The position of its first byte.
+    at: u64,
+}
+
+impl Window {
+    /// A window of about `bytes` that covers `from..to`.
+    pub(crate) fn new(file: &File, from: u64, to: u64, bytes: u64) -> io::Result<Window> {
+        // As much as fits in front stays covered: tailers of one reader share a window.
+        let at = if to <= bytes { 0 } else { round_down(from, LARGE_PAGE) };
+        let least = round_up(to - at, LARGE_PAGE);
+        let mapping = Mapping::as_much_as(round_up(bytes, LARGE_PAGE), least, |len| Mapping::read_only(file, at, len))?;
+        Ok(Window { mapping, at })
+    }
+
+    pub(crate) fn covers(&self, from: u64, to: u64) -> bool {
+        from >= self.at && to <= self.at + self.mapping.len()
+    }
+
+    /// The bytes of `from..to`, which the caller has found below a published end.
+    #[inline]
+    pub(crate) fn published(&self, from: u64, to: u64) -> &[u8] {
+        assert!(from <= to && self.covers(from, to));
+        // SAFETY: a byte below the published end never changes, and the file never shrinks below it (DESIGN, invariant 4);
+        // the writer's `Space` writes only above it, also in this process.
+        unsafe { self.mapping.bytes(from - self.at, to - from) }
+    }
+}

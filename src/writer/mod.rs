@@ -1,0 +1,319 @@
+//! Appends to a log.
+
+mod batch;
+mod claim;
+mod options;
+
+use std::cell::Cell;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use batch::Batch;
+pub use claim::Claim;
+pub use options::{Notice, WriterOptions};
+
+use crate::control::ControlWriter;
+use crate::error::{Error, Result};
+use crate::format::control::state;
+use crate::format::log::{SIZE_BYTES, next_position};
+use crate::growth::Growth;
+use crate::helper::Employed;
+use crate::protocol::Pair;
+use crate::space::Space;
+use crate::stat::{Stat, WriterState};
+use crate::stop::Stopper;
+use crate::sys::fork::Owner;
+use crate::sys::{file, locks};
+use crate::units::KIB;
+use crate::upkeep::Upkeep;
+
+/// How many sleepers the writer wakes itself; the helper thread goes on where there are more.
+const WAKE_MOST: u32 = 2;
+
+/// Where a record went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// How many records come before it.
+    pub sequence: u64,
+    /// The offset of its size field in the log, in bytes.
+    pub position: u64,
+    /// The payload's size, in bytes.
+    pub size: u64,
+}
+
+/// The one that appends. `Send`, not `Sync`. Dropping it closes the log, with errors unseen.
+///
+/// In a forked child every method fails with [`Error::Forked`], and dropping it there does nothing to the log.
+#[derive(Debug)]
+pub struct Writer {
+    space: Space,
+    control: ControlWriter,
+    published: Pair,
+    owner: Owner,
+    /// `None` once closed.
+    work: Option<Work>,
+    path: PathBuf,
+    file: Arc<File>,
+    /// The file is new and its name may not be on the disk yet.
+    unnamed: bool,
+    /// Why a flush failed: from then on nothing is published.
+    failed: Option<String>,
+    stopper: Stopper,
+    notices: Vec<Notice>,
+    not_sync: PhantomData<Cell<()>>,
+}
+
+/// What the helper thread shares.
+#[derive(Debug)]
+struct Work {
+    employed: Employed,
+    upkeep: Arc<Upkeep>,
+    growth: Arc<Growth>,
+}
+
+impl Writer {
+    /// Opens a log with the default options, and creates it where there is none.
+    ///
+    /// # Errors
+    /// As for [`WriterOptions::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Writer> {
+        WriterOptions::new().open(path)
+    }
+
+    /// Appends a record and publishes it.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where there is no space (what was published stays, and appending goes on once there is room),
+    /// [`Error::Failed`] after a failed [`sync`](Writer::sync), [`Error::Forked`] in a child.
+    #[inline]
+    pub fn append(&mut self, payload: &[u8]) -> Result<Appended> {
+        let (appended, next) = self.put(self.published, payload)?;
+        self.publish(next)?;
+        Ok(appended)
+    }
+
+    /// Writes a record behind `at`, which is at or beyond the published end, without publishing it.
+    #[inline(always)]
+    fn put(&mut self, at: Pair, payload: &[u8]) -> Result<(Appended, Pair)> {
+        let size = payload.len() as u64;
+        let next = at.end + SIZE_BYTES + size;
+        if self.space.is_ready(at.end, next) && self.owner.is_current() {
+            self.space.put(at.end, &size.to_le_bytes());
+            self.space.put(at.end + SIZE_BYTES, payload);
+        } else {
+            self.put_slowly(at, payload)?;
+        }
+        let appended = Appended { sequence: at.count, position: at.end, size };
+        Ok((appended, Pair { count: at.count + 1, end: next }))
+    }
+
+    #[cold]
+    fn put_slowly(&mut self, at: Pair, payload: &[u8]) -> Result<()> {
+        let size = payload.len() as u64;
+        self.make_ready(at.end, size)?;
+        self.space.write(at.end, &size.to_le_bytes())?;
+        self.space.write(at.end + SIZE_BYTES, payload)
+    }
+
+    /// Makes space for a record of `size` bytes at `position`, if this writer may write at all.
+    fn make_ready(&mut self, position: u64, size: u64) -> Result<()> {
+        self.check()?;
+        let next = next_position(position, size)
+            .ok_or_else(|| Error::io_at("reserve space in the log", &self.path, position, ErrorKind::FileTooLarge))?;
+        if self.space.is_mapped() && !self.space.is_ready(position, next) && self.space.prepare(position, next)? {
+            self.nudge();
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<()> {
+        if !self.owner.is_current() {
+            return Err(Error::Forked { path: self.path.clone() });
+        }
+        match &self.failed {
+            Some(message) => Err(Error::Failed { path: self.path.clone(), message: message.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    #[inline(always)]
+    fn publish(&mut self, pair: Pair) -> Result<()> {
+        self.space.publish(pair.count, pair.end)?;
+        self.published = pair;
+        if self.control.publish(pair) {
+            self.wake();
+        }
+        Ok(())
+    }
+
+    /// Wakes two sleepers, and has the helper wake the others: an append does not take longer for a thousand.
+    #[cold]
+    fn wake(&mut self) {
+        let Some(work) = &self.work else { return };
+        let helped = work.employed.is_helped();
+        let most = if helped { WAKE_MOST } else { i32::MAX as u32 };
+        if !self.control.wake(work.upkeep.woken(), most) {
+            work.upkeep.ask_to_wake();
+            work.employed.nudge();
+        }
+    }
+
+    fn nudge(&self) {
+        if let Some(work) = &self.work {
+            work.employed.nudge();
+        }
+    }
+
+    /// Appends all that `source` gives as one record, of whatever size, and publishes it.
+    ///
+    /// # Errors
+    /// Besides those of [`append`](Writer::append): [`Error::Source`] where the source fails, [`Error::Stopped`] once the
+    /// [`stopper`](Writer::stopper) was used, which is looked at before each read. Either publishes nothing.
+    pub fn append_from(&mut self, mut source: impl Read) -> Result<Appended> {
+        let Pair { count: sequence, end: position } = self.published;
+        self.make_ready(position, 0)?;
+        let mut buffer = if self.space.is_mapped() { Vec::new() } else { vec![0; 256 * KIB as usize] };
+        let mut end = position + SIZE_BYTES;
+        loop {
+            if self.stopper.is_stopped() {
+                return Err(Error::Stopped { path: self.path.clone() });
+            }
+            let read = if buffer.is_empty() {
+                let (room, nudge) = self.space.room(end)?;
+                let read = source.read(room);
+                if nudge {
+                    self.nudge();
+                }
+                read
+            } else {
+                source.read(&mut buffer)
+            };
+            match read {
+                Ok(0) => break,
+                Ok(n) => {
+                    if !buffer.is_empty() {
+                        self.space.write(end, &buffer[..n])?;
+                    }
+                    end += n as u64;
+                }
+                // The handler of the signal may have used the stopper.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::Source { path: self.path.clone(), source: error }),
+            }
+        }
+        let size = end - position - SIZE_BYTES;
+        self.space.write(position, &size.to_le_bytes())?;
+        self.publish(Pair { count: sequence + 1, end })?;
+        Ok(Appended { sequence, position, size })
+    }
+
+    /// Space for a record of `size` bytes, zeroed, to be written in place and then [committed](Claim::commit).
+    ///
+    /// # Errors
+    /// As for [`append`](Writer::append).
+    pub fn claim(&mut self, size: u64) -> Result<Claim<'_>> {
+        self.make_ready(self.published.end, size)?;
+        Claim::new(self, size)
+    }
+
+    /// Records that become visible together, when the batch is [committed](Batch::commit).
+    pub fn batch(&mut self) -> Batch<'_> {
+        Batch::new(self)
+    }
+
+    /// Returns when all that is published is durable.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the flush fails: what is on the disk is unknown then, so the writer has failed for good, its
+    /// followers are told, and every later call gives [`Error::Failed`].
+    pub fn sync(&mut self) -> Result<()> {
+        self.check()?;
+        let named = if self.unnamed { file::flush_directory_of(&self.path) } else { Ok(()) };
+        if let Err(error) = named.and_then(|()| file::flush(&self.file)) {
+            self.failed = Some(error.to_string());
+            self.space.retire();
+            self.control.set_state(state::FAILED, self.published);
+            return Err(Error::io("flush the log to the disk", &self.path, error));
+        }
+        self.unnamed = false;
+        self.control.publish_durable(self.published);
+        self.space.populate();
+        Ok(())
+    }
+
+    /// The log as it is now.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the file cannot be looked at, [`Error::Forked`] in a child.
+    pub fn stat(&self) -> Result<Stat> {
+        if !self.owner.is_current() {
+            return Err(Error::Forked { path: self.path.clone() });
+        }
+        let writer = if self.failed.is_some() { WriterState::Failed } else { WriterState::Alive };
+        Ok(Stat {
+            path: self.path.clone(),
+            records: self.published.count,
+            end: self.published.end,
+            file_bytes: file::metadata(&self.path, &self.file)?.len(),
+            durable_records: None,
+            writer,
+            pid: (writer == WriterState::Alive).then(std::process::id),
+        })
+    }
+
+    /// What ends an [`append_from`](Writer::append_from) midway, and every later one. Other appends are not affected.
+    pub fn stopper(&self) -> Stopper {
+        self.stopper.clone()
+    }
+
+    /// What this writer does without, to be said once.
+    pub fn notices(&self) -> &[Notice] {
+        &self.notices
+    }
+
+    /// Closes the log: cuts the file to its exact end, makes it durable, tells the followers.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the file cannot be cut or flushed; it is closed all the same, and what was published is in it.
+    /// [`Error::Failed`] where an earlier flush failed, [`Error::Forked`] in a child.
+    pub fn close(mut self) -> Result<()> {
+        self.check().and(self.finish())
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        let Some(work) = self.work.take() else { return Ok(()) };
+        if !self.owner.is_current() {
+            // Its helper thread runs in the parent, and the helper's locks may be held by it for ever here. The descriptors
+            // are closed with the fields; cutting, unlinking or unlocking would be done to the parent.
+            std::mem::forget(work);
+            return Ok(());
+        }
+        work.growth.end();
+        drop(work);
+        let mut result = Ok(());
+        if self.failed.is_none() {
+            let end = self.published.end;
+            let cut =
+                self.file.set_len(end).map_err(|error| Error::io_at("cut the log to its end", &self.path, end, error));
+            // A flush that fails now says so on the control page, too.
+            result = cut.and(self.sync());
+        }
+        self.space.retire();
+        if self.failed.is_none() {
+            self.control.set_state(state::CLOSED, self.published);
+        }
+        self.control.unlink();
+        let unlocked = locks::unlock(&self.file).map_err(|error| Error::io("unlock the log", &self.path, error));
+        result.and(unlocked)
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // Nobody is there to be told; the next writer repairs what was not done.
+        let _ = self.finish();
+    }
+}

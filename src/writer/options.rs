@@ -1,0 +1,196 @@
+//! How a log is opened for appending.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Work, Writer};
+use crate::control::{ControlWriter, Subject};
+use crate::error::{Error, Result};
+use crate::growth::Growth;
+use crate::helper;
+use crate::protocol::Pair;
+use crate::scan;
+use crate::space::Space;
+use crate::stop::Stopper;
+use crate::sys::file::{self, FileSystem, Identity};
+use crate::sys::fork::Owner;
+use crate::sys::locks;
+use crate::units::WINDOW;
+use crate::upkeep::Upkeep;
+
+/// How long a writer that finds the lock taken goes on trying: a follower that asks, or a writer that is closing, is soon gone.
+const LOCK_PATIENCE: Duration = Duration::from_millis(200);
+
+/// Something that a writer does without, and why. It works all the same, more slowly.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Notice {
+    /// There is no control page: followers look at the count in the file, within 50 ms.
+    NoControlPage {
+        /// What stands in the way.
+        reason: String,
+    },
+    /// The file system does not keep reserved space for a file: records are written with pwrite.
+    NoReservedSpace {
+        /// The log.
+        path: PathBuf,
+    },
+    /// There is no helper thread: the writer does all the work itself.
+    NoHelper,
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Notice::NoControlPage { reason } => {
+                write!(f, "no control page, so followers see records within 50 ms, not at once: {reason}")
+            }
+            Notice::NoReservedSpace { path } => write!(
+                f,
+                "{}: this file system does not keep reserved space, so records are written with system calls, more slowly",
+                path.display()
+            ),
+            Notice::NoHelper => f.write_str("no helper thread could be started, so appends do its work"),
+        }
+    }
+}
+
+/// How to open a log for appending.
+#[derive(Clone, Debug)]
+pub struct WriterOptions {
+    mode: Option<u32>,
+    doorbell_mode: u32,
+    control_dir: Option<PathBuf>,
+    window: u64,
+    reserve: u64,
+    mapped: bool,
+}
+
+impl Default for WriterOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl WriterOptions {
+    /// The defaults.
+    pub fn new() -> Self {
+        WriterOptions { mode: None, doorbell_mode: 0o600, control_dir: None, window: WINDOW, reserve: 0, mapped: true }
+    }
+
+    /// The rights of a log that is created (default 0666 without the umask's bits).
+    pub fn mode(&mut self, mode: u32) -> &mut Self {
+        self.mode = Some(mode);
+        self
+    }
+
+    /// The rights of the doorbell (default 0600). Who may write it can end the writer by truncating it: open it to a group at most.
+    pub fn doorbell_mode(&mut self, mode: u32) -> &mut Self {
+        self.doorbell_mode = mode;
+        self
+    }
+
+    /// The directory of the control page and the doorbell (default: `IMMUTA_CONTROL_DIR`, else `/dev/shm`).
+    pub fn control_dir(&mut self, dir: impl Into<PathBuf>) -> &mut Self {
+        self.control_dir = Some(dir.into());
+        self
+    }
+
+    /// Address space for the mapping, in bytes (default 64 GiB; at least 2 MiB; halved when refused). A log may outgrow it.
+    pub fn window(&mut self, bytes: u64) -> &mut Self {
+        self.window = bytes;
+        self
+    }
+
+    /// Zeroed space made ready beyond the end when the log is opened, in bytes (default: what a helper thread does ahead,
+    /// 64 KiB for a new log and up to 32 MiB for a large one).
+    pub fn reserve(&mut self, bytes: u64) -> &mut Self {
+        self.reserve = bytes;
+        self
+    }
+
+    /// Appends through a mapping (default) or, with `false`, with pwrite, as is done where reserved space does not hold.
+    pub fn mapped(&mut self, mapped: bool) -> &mut Self {
+        self.mapped = mapped;
+        self
+    }
+
+    /// Opens the log, and creates it where there is none. What a killed writer left above the count is cut.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] while another writer has it, [`Error::NotALog`] where the name is a directory or the like,
+    /// [`Error::Damaged`] where the file is no log (it stays as it is), [`Error::Io`] for what the system refuses.
+    pub fn open(&self, path: impl AsRef<Path>) -> Result<Writer> {
+        let path = path.as_ref();
+        let owner = Owner::current().map_err(|error| Error::io("get memory for", path, error))?;
+        let (file, metadata, unnamed) = open_locked(path, self.mode)?;
+        let file = Arc::new(file);
+        let pair = recover(path, &file)?;
+
+        let mut notices = Vec::new();
+        let mapped = self.mapped && file::file_system(&file) == FileSystem::Reserves;
+        if self.mapped && !mapped {
+            notices.push(Notice::NoReservedSpace { path: path.to_owned() });
+        }
+        let growth = Arc::new(Growth::new(file.clone(), pair.end));
+        let reserve = self.reserve;
+        let space = Space::new(file.clone(), path, growth.clone(), pair.end, mapped, self.window, reserve)?;
+        let subject = Subject::new(&metadata, self.control_dir.as_deref());
+        let no_memory = |error: io::Error| Error::io("get memory for", path, error);
+        let (control, reason) = ControlWriter::create(&subject, pair, self.doorbell_mode).map_err(no_memory)?;
+        notices.extend(reason.map(|reason| Notice::NoControlPage { reason }));
+        if !mapped {
+            growth.end();
+        }
+        let upkeep = Arc::new(Upkeep::new(growth.clone(), control.page()));
+        let employed = helper::employ(upkeep.clone()).map_err(no_memory)?;
+        if !employed.is_helped() {
+            notices.push(Notice::NoHelper);
+        }
+        Ok(Writer {
+            space,
+            control,
+            published: pair,
+            owner,
+            work: Some(Work { employed, upkeep, growth }),
+            path: path.to_owned(),
+            file,
+            unnamed,
+            failed: None,
+            stopper: Stopper::default(),
+            notices,
+            not_sync: PhantomData,
+        })
+    }
+}
+
+/// Opens the file and takes the writer's locks, on the file that has the name when they are taken.
+fn open_locked(path: &Path, mode: Option<u32>) -> Result<(File, std::fs::Metadata, bool)> {
+    loop {
+        let (file, metadata, created) = file::open_to_write(path, mode)?;
+        let identity = Identity::of(&metadata);
+        match locks::lock(&file, LOCK_PATIENCE) {
+            Ok(true) if file::names(path, identity) => return Ok((file, metadata, created)),
+            // Removed or replaced while the lock was waited for: the name is another file's now.
+            Ok(true) => {}
+            Ok(false) => return Err(Error::Locked { path: path.to_owned(), pid: locks::holder(identity) }),
+            Err(error) => return Err(Error::io("lock the log", path, error)),
+        }
+    }
+}
+
+/// What the file holds. After a crash of a process the count is right, and bytes behind its last record are cut.
+fn recover(path: &Path, file: &File) -> Result<Pair> {
+    let count = scan::count(path, file)?;
+    let pair = scan::walk_to_end(path, file, count)?;
+    let file_bytes = file::metadata(path, file)?.len();
+    if file_bytes > pair.end {
+        file.set_len(pair.end).map_err(|error| Error::io_at("cut the log to its end", path, pair.end, error))?;
+    }
+    Ok(pair)
+}
