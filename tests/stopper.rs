@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use immuta::{Error, Stopper, Tailer, WaitStrategy};
-use support::{Log, bounded, encode, until};
+use support::{Log, bounded, encode, until, until_asleep};
 
 const STRATEGIES: [WaitStrategy; 3] = [WaitStrategy::Spin, WaitStrategy::SpinThenPark, WaitStrategy::Park];
 
@@ -24,22 +24,12 @@ fn ends_when_stopped(mut tailer: Tailer, stop: impl FnOnce(&Stopper)) {
         let nothing = tailer.next().expect("to be stopped is no error").is_none();
         (nothing, tailer.next_timeout(Duration::from_secs(600)).expect("stopped for good").is_none())
     });
-    in_its_wait(ids.recv().unwrap());
+    until_asleep(ids.recv().unwrap());
     assert!(!waits.is_finished(), "it waits until it is stopped");
     stop(&stopper);
     until("the wait ends", || waits.is_finished());
     assert_eq!(waits.join().unwrap(), (true, true));
     assert!(stopper.is_stopped());
-}
-
-/// Returns once the thread sleeps, or has spun for a while.
-fn in_its_wait(thread: nix::unistd::Pid) {
-    let mut looks = 0;
-    until("a thread waits", || {
-        looks += 1;
-        let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat")).unwrap_or_default();
-        stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('S')) || looks > 50
-    });
 }
 
 #[test]

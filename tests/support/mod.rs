@@ -127,6 +127,16 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// Returns once this thread of the process sleeps, or has spun for a while.
+pub fn until_asleep(thread: nix::unistd::Pid) {
+    let mut looks = 0;
+    until("a thread waits", || {
+        looks += 1;
+        let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat")).unwrap_or_default();
+        stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('S')) || looks > 50
+    });
+}
+
 /// What `work` returns; fails if that takes longer than [`LIMIT`], which is what a test of something that might hang needs.
 pub fn bounded<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
     let (sender, receiver) = mpsc::channel();
