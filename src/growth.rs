@@ -3,9 +3,8 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::thread;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::sys::file;
 use crate::units::{KIB, LARGE_PAGE, MIB, PAGE, round_down, round_up};
@@ -26,6 +25,8 @@ pub(crate) struct Growth {
     grown: AtomicU64,
     /// Where the writer was when it last looked.
     used: AtomicU64,
+    /// The writer waits for the lock.
+    urgent: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -40,7 +41,7 @@ impl Growth {
     /// For a file that ends at `end`, with everything below it in place.
     pub(crate) fn new(file: Arc<File>, end: u64) -> Growth {
         let state = Mutex::new(State { ended: false, refused_at: None });
-        Growth { file, grown: AtomicU64::new(end), used: AtomicU64::new(end), state }
+        Growth { file, grown: AtomicU64::new(end), used: AtomicU64::new(end), urgent: AtomicBool::new(false), state }
     }
 
     pub(crate) fn grown(&self) -> u64 {
@@ -61,26 +62,29 @@ impl Growth {
 
     /// Returns when bytes below `need` can be stored into. For the writer's thread.
     pub(crate) fn grow_to(&self, need: u64) -> io::Result<()> {
+        if self.grown() >= need {
+            return Ok(());
+        }
+        // The helper may be at it, a step at a time; it lets the writer in before the next.
+        self.urgent.store(true, Ordering::Relaxed);
+        let mut state = self.state();
+        self.urgent.store(false, Ordering::Relaxed);
+        state.refused_at = None;
+        if need > self.grown() + STEP_MOST {
+            // All or nothing, before the disk is filled with zeros in steps.
+            file::reserve(&self.file, self.grown(), need)?;
+        }
         while self.grown() < need {
-            match self.state.try_lock() {
-                Ok(mut state) => {
-                    state.refused_at = None;
-                    if need > self.grown() + STEP_MOST {
-                        // All or nothing, before the disk is filled with zeros in steps.
-                        file::reserve(&self.file, self.grown(), need)?;
-                    }
-                    self.step(need, target(need))?;
-                }
-                Err(TryLockError::Poisoned(poisoned)) => drop(poisoned.into_inner()),
-                // The helper is at it, a step at a time. Waiting for the lock could take until it is through.
-                Err(TryLockError::WouldBlock) => thread::yield_now(),
-            }
+            self.step(need, target(need))?;
         }
         Ok(())
     }
 
     /// Grows by a step if too little is ready. For the helper thread; `true` where there is more to do.
     pub(crate) fn work_ahead(&self) -> bool {
+        if self.urgent.load(Ordering::Relaxed) {
+            return false;
+        }
         let mut state = self.state();
         let used = self.used.load(Ordering::Relaxed);
         let wanted = target(used + Growth::ahead(used));

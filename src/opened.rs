@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::control::{ControlView, Subject};
 use crate::error::{Error, Result};
 use crate::format::control::state;
+use crate::format::log::HEADER_BYTES;
 use crate::protocol::Pair;
 use crate::scan::{self, Walk};
 use crate::settings::Settings;
 use crate::stat::WriterState;
-use crate::sys::file;
+use crate::sys::file::{self, Identity};
 use crate::sys::locks;
 use crate::sys::pool::{Lent, Pool};
 use crate::window::Window;
@@ -26,6 +27,8 @@ pub(crate) struct Opened {
     subject: Subject,
     pool: Pool,
     view: Mutex<Option<Arc<ControlView>>>,
+    /// A page that was found behind the file, and its heartbeat then.
+    dead: Mutex<Option<(Identity, u64)>>,
     window: Mutex<Option<Arc<Window>>>,
     buffers: Mutex<Vec<Vec<u8>>>,
 }
@@ -37,8 +40,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Opened {
     pub(crate) fn new(path: PathBuf, settings: Settings, subject: Subject, pool: Pool) -> Opened {
-        let (view, window, buffers) = Default::default();
-        Opened { path, settings, subject, pool, view, window, buffers }
+        let (view, dead, window, buffers) = Default::default();
+        Opened { path, settings, subject, pool, view, dead, window, buffers }
     }
 
     /// A descriptor; waits while all are lent.
@@ -54,22 +57,30 @@ impl Opened {
     /// The control page that has the name now, if there is one that can be believed and followed.
     pub(crate) fn view(&self) -> Option<Arc<ControlView>> {
         let mut slot = locked(&self.view);
-        if let Some(view) = slot.as_ref().filter(|view| view.is_followed() && view.is_named(&self.subject)) {
+        let followed = |view: &ControlView| view.is_followed() && !self.is_dead(view);
+        if let Some(view) = slot.as_ref().filter(|view| followed(view) && view.is_named(&self.subject)) {
             return Some(view.clone());
         }
-        *slot = ControlView::open(&self.subject)
-            .filter(ControlView::is_followed)
-            .filter(|view| self.agrees(view))
-            .map(Arc::new);
+        *slot = ControlView::open(&self.subject).filter(|view| followed(view) && self.agrees(view)).map(Arc::new);
         slot.clone()
     }
 
-    /// A page that counts more than the file belongs to another history of it. The page is looked at first: the file is
+    /// A page that says more than the file belongs to another history of it. The page is looked at first: the file is
     /// never behind it.
     fn agrees(&self, view: &ControlView) -> bool {
-        let pair = view.pair();
-        let count = self.count();
-        count.is_ok_and(|count| pair.is_none_or(|pair| pair.count <= count))
+        let Some(pair) = view.pair() else { return true };
+        let file_bytes = self.lend().and_then(|file| Ok(file::metadata(&self.path, &file)?.len()));
+        self.count().is_ok_and(|count| pair.count <= count)
+            && file_bytes.is_ok_and(|bytes| pair.end <= bytes.max(HEADER_BYTES))
+    }
+
+    /// Does not follow this page any more, unless its writer comes back to life: the file is ahead of it.
+    pub(crate) fn bury(&self, view: &ControlView) {
+        *locked(&self.dead) = Some((view.identity(), view.heartbeat()));
+    }
+
+    fn is_dead(&self, view: &ControlView) -> bool {
+        *locked(&self.dead) == Some((view.identity(), view.heartbeat()))
     }
 
     /// Whether a writer holds its lock.
@@ -108,23 +119,16 @@ impl Opened {
 
     /// What is published now.
     pub(crate) fn extent(&self) -> Result<Pair> {
-        let from = self.view().and_then(|view| view.pair());
-        if let Some(pair) = from
-            && self.is_written()?
-        {
-            return Ok(pair);
-        }
-        // A writer that was killed may have stored the count and not yet its page.
+        let known = self.view().and_then(|view| view.pair());
+        // The page alone does not tell: a writer that was killed may have stored the count and not yet its page, and one
+        // that uses another directory leaves the page of an earlier one standing. Walking from there is short.
         let file = self.lend()?;
         let count = scan::count(&self.path, &file)?;
-        match from {
-            Some(from) if from.count <= count => {
-                let mut walk = Walk::new(&self.path, &file, from, file::metadata(&self.path, &file)?.len());
-                walk.go_to(count)?;
-                Ok(walk.pair())
-            }
-            _ => scan::walk_to_end(&self.path, &file, count),
-        }
+        let beginning = Pair { count: 0, end: HEADER_BYTES };
+        let from = known.filter(|known| known.count <= count).unwrap_or(beginning);
+        let mut walk = Walk::new(&self.path, &file, from, file::metadata(&self.path, &file)?.len());
+        walk.go_to(count)?;
+        Ok(walk.pair())
     }
 
     /// The process that writes, where the page or the system tells. For messages only.

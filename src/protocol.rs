@@ -122,7 +122,8 @@ pub(crate) fn try_pair<W: Words>(words: &W) -> Option<Pair> {
 /// caller may sleep, until the commit word's low half is another.
 #[inline]
 pub(crate) fn announce<W: Words>(words: &W, doorbell: &W::Word, commit: u64) -> bool {
-    doorbell.fetch_max(commit + 1, Relaxed);
+    // Wrapping: a page may hold anything.
+    doorbell.fetch_max(commit.wrapping_add(1), Relaxed);
     W::Word::fence(SeqCst); // P4
     words.commit().load(Relaxed) == commit
 }

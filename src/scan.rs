@@ -139,7 +139,7 @@ impl<'a> Walk<'a> {
                 self.sequence += 1;
                 Ok(size)
             }
-            None => Err(past_the_end(self.path, self.sequence, self.position, size, self.limit)),
+            None => Err(past_the_end(self.path, self.sequence, self.position, Some(size), self.limit)),
         }
     }
 
@@ -161,15 +161,19 @@ impl<'a> Walk<'a> {
         self.step = if follows { (self.step * 4).min(CHUNK_BYTES) } else { CHUNK_LEAST };
         let filled = self.chunk.fill(self.file, self.position, self.step);
         filled.map_err(|error| Error::io_at("read the log", self.path, self.position, error))?;
-        let cut_short = || past_the_end(self.path, self.sequence, self.position, 0, self.chunk.end().min(self.limit));
+        let cut_short =
+            || past_the_end(self.path, self.sequence, self.position, None, self.chunk.end().min(self.limit));
         self.chunk.number(self.position).ok_or_else(cut_short)
     }
 }
 
 /// The error of a record that cannot be where it says.
 #[cold]
-pub(crate) fn past_the_end(path: &Path, sequence: u64, position: u64, size: u64, end: u64) -> Error {
-    let message = format!("a record of {size} bytes begins here, but the log ends at {end}");
+pub(crate) fn past_the_end(path: &Path, sequence: u64, position: u64, size: Option<u64>, end: u64) -> Error {
+    let message = match size {
+        Some(size) => format!("a record of {size} bytes begins here, but the log ends at {end}"),
+        None => format!("a record begins here, but the log ends at {end}, within its size field"),
+    };
     Error::Damaged { path: path.to_owned(), sequence: Some(sequence), position, message }
 }
 
@@ -194,7 +198,7 @@ pub(crate) fn copy(path: &Path, file: &File, at: Pair, size: u64, max: u64) -> R
     payload.resize(size as usize, 0);
     let read = read_at(file, &mut payload, position + SIZE_BYTES).map_err(error)?;
     if (read as u64) < size {
-        return Err(past_the_end(path, sequence, position, size, position + SIZE_BYTES + read as u64));
+        return Err(past_the_end(path, sequence, position, Some(size), position + SIZE_BYTES + read as u64));
     }
     Ok(payload)
 }

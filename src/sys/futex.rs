@@ -30,7 +30,7 @@ struct FutexWaitv {
 const SIZE_U32: u32 = 2;
 const PRIVATE: u32 = libc::FUTEX_PRIVATE_FLAG as u32;
 
-/// Cleared at the first ENOSYS: futex_waitv came with Linux 5.16.
+/// Cleared where the kernel (before 5.16) or a sandbox refuses futex_waitv.
 static HAS_WAITV: AtomicBool = AtomicBool::new(true);
 
 fn low_half(word: &AtomicU64) -> *const u32 {
@@ -77,10 +77,11 @@ fn wait_both(word: &AtomicU64, expected: u32, stop: &AtomicU32, bound: Duration)
     let result = unsafe {
         libc::syscall(libc::SYS_futex_waitv, waiters.as_ptr(), 2, 0, &raw const deadline, libc::CLOCK_MONOTONIC)
     };
-    if result < 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS) {
-        return None;
+    match std::io::Error::last_os_error().raw_os_error() {
+        // ENOSYS, or EPERM where a sandbox does not know the call: anything but an end of a wait.
+        Some(error) if result < 0 && ![libc::EAGAIN, libc::EINTR, libc::ETIMEDOUT].contains(&error) => None,
+        _ => Some(ended(result)),
     }
-    Some(ended(result))
 }
 
 fn wait_one(address: *const u32, expected: u32, operation: i32, bound: Duration) -> Ended {

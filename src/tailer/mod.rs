@@ -59,8 +59,10 @@ pub struct Tailer {
 impl Tailer {
     /// Begins at `at`, passing over what comes before record `first`.
     pub(crate) fn new(opened: Arc<Opened>, at: Pair, first: u64) -> Tailer {
+        // A writer that was killed may have left a page that is behind the file.
+        let view = if opened.is_written().unwrap_or(false) { opened.view() } else { None };
         Tailer {
-            view: opened.view(),
+            view,
             opened,
             next: at,
             known: at.end,
@@ -79,11 +81,13 @@ impl Tailer {
     ///
     /// # Errors
     /// [`Error::Damaged`] where the log cannot be what it says, [`Error::TooLarge`] beyond
-    /// [`max_record`](crate::ReaderOptions::max_record), [`Error::Io`].
+    /// [`max_record`](crate::ReaderOptions::max_record), [`Error::Replaced`] when the log was removed or another file has
+    /// its name, after all that is readable was delivered, [`Error::Io`].
     #[inline]
     pub fn try_next(&mut self) -> Result<Option<Record<'_>>> {
         match self.advance()? {
             Some(found) => Ok(Some(self.record(found))),
+            None if self.waiting.replaced => Err(Error::Replaced { path: self.opened.path.clone() }),
             None => Ok(None),
         }
     }
@@ -91,8 +95,7 @@ impl Tailer {
     /// The next record; waits for it, also across a writer's close and restart. `None` only once stopped.
     ///
     /// # Errors
-    /// As for [`try_next`](Tailer::try_next); [`Error::Replaced`] when the log was removed or another file has its name,
-    /// after all that is readable was delivered.
+    /// As for [`try_next`](Tailer::try_next).
     #[allow(clippy::should_implement_trait)] // An iterator cannot lend its items, and these wait and fail.
     pub fn next(&mut self) -> Result<Option<Record<'_>>> {
         self.next_within(None)
@@ -210,7 +213,7 @@ impl Tailer {
         };
         let end = size.and_then(|size| next_position(position, size)).filter(|end| *end <= self.known);
         let (Some(size), Some(end)) = (size, end) else {
-            return Err(past_the_end(&self.opened.path, self.next.count, position, size.unwrap_or(0), self.known));
+            return Err(past_the_end(&self.opened.path, self.next.count, position, size, self.known));
         };
         if self.opened.settings.max_record.is_some_and(|max| size > max) {
             let (path, sequence) = (self.opened.path.clone(), self.next.count);
@@ -220,6 +223,13 @@ impl Tailer {
         let place = if bulk && self.chunk.slice(position + SIZE_BYTES, size).is_some() {
             Place::Chunk
         } else if trusted {
+            if bulk {
+                // Of a large record, before it is touched: bytes that the file does not have end the process.
+                let file_bytes = file::metadata(&self.opened.path, &*self.opened.lend()?)?.len();
+                if end > file_bytes {
+                    return Err(past_the_end(&self.opened.path, self.next.count, position, Some(size), file_bytes));
+                }
+            }
             self.window(position, end)?;
             Place::Window
         } else {
@@ -264,7 +274,26 @@ impl Tailer {
         let gain = end.saturating_sub(self.known);
         self.tiny_look = (gain > 0 && gain < TINY).then(Instant::now);
         self.known += gain;
-        Ok(gain > 0)
+        if gain > 0 { Ok(true) } else { self.look_elsewhere() }
+    }
+
+    /// After an empty look at the control page: once it is not followed any more, and at times in any case, looks for
+    /// what it does not say.
+    #[cold]
+    fn look_elsewhere(&mut self) -> Result<bool> {
+        if self.view.as_ref().is_some_and(|view| view.is_followed()) && !self.is_check_up_due() {
+            return Ok(false);
+        }
+        self.check_up()?;
+        match &self.view {
+            Some(view) => {
+                let end = protocol::end(&view.page().published);
+                let gain = end.saturating_sub(self.known);
+                self.known += gain;
+                Ok(gain > 0)
+            }
+            None => self.look_at_count(),
+        }
     }
 
     /// The same without a control page: reads what follows, as far as the count covers it.
@@ -272,6 +301,11 @@ impl Tailer {
     fn look_at_count(&mut self) -> Result<bool> {
         let Pair { count: sequence, end: position } = self.next;
         if sequence >= self.counted {
+            if self.is_check_up_due() {
+                // Before the look, which so is the last where the log turns out to be gone. A page that it finds is
+                // looked at next time.
+                self.check_up()?;
+            }
             self.counted = self.opened.count()?;
             if sequence >= self.counted {
                 return Ok(false);
@@ -292,7 +326,7 @@ impl Tailer {
             let file_bytes = file::metadata(&self.opened.path, &*self.opened.lend()?)?.len();
             let size = self.chunk.number(position);
             let next = size.and_then(|size| next_position(position, size)).filter(|next| *next <= file_bytes);
-            let cut_short = || past_the_end(&self.opened.path, sequence, position, size.unwrap_or(0), file_bytes);
+            let cut_short = || past_the_end(&self.opened.path, sequence, position, size, file_bytes);
             known = next.ok_or_else(cut_short)?;
         }
         self.chunk.cut(known);

@@ -51,7 +51,7 @@ pub(super) struct Waiting {
     checked: Option<Instant>,
     /// The last heartbeat that was another than the one before, and when it was seen.
     heartbeat: Option<(u64, Instant)>,
-    replaced: bool,
+    pub(super) replaced: bool,
 }
 
 impl Tailer {
@@ -112,8 +112,9 @@ impl Tailer {
             _ if strategy == WaitStrategy::Spin => self.check_up(),
             Some(bell) => self.sleep(&view, bell, bound),
             None => {
+                // The look that follows checks up at times.
                 self.pause(PAGE_INTERVALS, bound);
-                self.check_up_at_times()
+                Ok(())
             }
         }
     }
@@ -156,20 +157,14 @@ impl Tailer {
         futex::wait_for_stop(self.stopper.word(), interval.min(bound));
     }
 
-    fn check_up_at_times(&mut self) -> Result<()> {
-        match self.waiting.checked {
-            Some(checked) if checked.elapsed() < SLEEP_BOUND => {
-                if self.view.as_ref().is_some_and(|view| !view.is_followed()) { self.check_up() } else { Ok(()) }
-            }
-            _ => self.check_up(),
-        }
+    pub(super) fn is_check_up_due(&self) -> bool {
+        self.waiting.checked.is_none_or(|checked| checked.elapsed() >= SLEEP_BOUND)
     }
 
     /// Looks for what the control page does not say: that another page has its name, that its writer died between two
     /// stores, that the log itself is gone.
-    fn check_up(&mut self) -> Result<()> {
-        let due = self.waiting.checked.is_none_or(|checked| checked.elapsed() >= SLEEP_BOUND);
-        if due {
+    pub(super) fn check_up(&mut self) -> Result<()> {
+        if self.is_check_up_due() {
             self.waiting.checked = Some(Instant::now());
             // What is readable is still delivered: the caller looks once more before it hears of it.
             self.waiting.replaced = self.opened.is_replaced();
@@ -182,7 +177,8 @@ impl Tailer {
             && protocol::end(&view.page().published) <= self.known
             && (!self.opened.is_written()? || self.heartbeat_is_old(&view))
         {
-            // The writer was killed, or is stopped, between the two.
+            // The writer was killed, or is stopped, between the two; or it has no page and this one is a dead writer's.
+            self.opened.bury(&view);
             self.view = None;
         }
         Ok(())

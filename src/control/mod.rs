@@ -1,0 +1,161 @@
+//! The control page and the doorbell as files: where they lie, who may be believed, finding them; `writer` makes them.
+//! The order of the stores is `protocol`'s.
+
+mod writer;
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::atomic::fence;
+
+pub(crate) use writer::ControlWriter;
+
+use crate::format::control::{BELL_MAGIC, ControlPage, Doorbell, LAYOUT_VERSION, PAGE_BYTES, PAGE_MAGIC, state};
+use crate::protocol::{self, Pair};
+use crate::sys::file::Identity;
+use crate::sys::map::{Mapping, Shared, View};
+
+// SAFETY: repr(C), of AtomicU64 alone; format::control asserts that the fields leave no gap.
+unsafe impl Shared for ControlPage {}
+// SAFETY: as above.
+unsafe impl Shared for Doorbell {}
+
+/// Of a log: what its control page must agree with.
+#[derive(Clone, Debug)]
+pub(crate) struct Subject {
+    pub(crate) identity: Identity,
+    /// The user that owns the log.
+    pub(crate) owner: u32,
+    pub(crate) mode: u32,
+    page_path: PathBuf,
+    bell_path: PathBuf,
+}
+
+impl Subject {
+    /// The log with this metadata, its page lying in `directory` or where the environment or the default says.
+    pub(crate) fn new(metadata: &std::fs::Metadata, directory: Option<&Path>) -> Subject {
+        let directory = directory.map(Path::to_owned).unwrap_or_else(|| match std::env::var_os("IMMUTA_CONTROL_DIR") {
+            Some(directory) if !directory.is_empty() => directory.into(),
+            _ => "/dev/shm".into(),
+        });
+        let name = format!("immuta-{}-{}", metadata.dev(), metadata.ino());
+        Subject {
+            identity: Identity::of(metadata),
+            owner: metadata.uid(),
+            mode: metadata.mode(),
+            bell_path: directory.join(format!("{name}.bell")),
+            page_path: directory.join(name),
+        }
+    }
+}
+
+/// Words to tell one boot of the machine from another; zeros where the system hides it.
+fn boot_id() -> [u64; 2] {
+    static BOOT_ID: OnceLock<[u64; 2]> = OnceLock::new();
+    *BOOT_ID.get_or_init(|| {
+        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let number = u128::from_str_radix(&text.trim().replace('-', ""), 16).unwrap_or(0);
+        [(number >> 64) as u64, number as u64]
+    })
+}
+
+fn open_plain(path: &Path, write: bool) -> Option<File> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = OpenOptions::new().read(true).write(write).custom_flags(flags).open(path).ok()?;
+    file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() >= PAGE_BYTES).then_some(file)
+}
+
+fn describes(page: &ControlPage, log: Identity) -> bool {
+    page.version.load(Relaxed) == LAYOUT_VERSION
+        && page.page_bytes.load(Relaxed) == PAGE_BYTES
+        && page.device.load(Relaxed) == log.device
+        && page.inode.load(Relaxed) == log.inode
+        && page.birth_ns.load(Relaxed) == log.birth_ns
+        && page.boot_id.iter().zip(boot_id()).all(|(word, value)| word.load(Relaxed) == value)
+}
+
+/// A follower's side of the control page.
+#[derive(Debug)]
+pub(crate) struct ControlView {
+    page: View<ControlPage>,
+    /// Of the page's file, to see when another has taken its name.
+    identity: Identity,
+    bell: Option<View<Doorbell>>,
+}
+
+impl ControlView {
+    /// The control page of a log, if there is one that can be believed.
+    pub(crate) fn open(subject: &Subject) -> Option<ControlView> {
+        let file = open_plain(&subject.page_path, false)?;
+        let metadata = file.metadata().ok()?;
+        if metadata.uid() != subject.owner && metadata.uid() != 0 {
+            return None;
+        }
+        let page = View::<ControlPage>::new(Mapping::read_only(&file, 0, PAGE_BYTES).ok()?);
+        let magic = page.magic.load(Relaxed);
+        fence(Acquire); // Pairs with the release store of the magic in `fill`.
+        if magic != PAGE_MAGIC || !describes(&page, subject.identity) {
+            return None;
+        }
+        let bell = ControlView::open_bell(subject, page.epoch.load(Relaxed), metadata.uid());
+        Some(ControlView { page, identity: Identity::of(&metadata), bell })
+    }
+
+    fn open_bell(subject: &Subject, epoch: u64, owner: u32) -> Option<View<Doorbell>> {
+        let file = open_plain(&subject.bell_path, true)?;
+        if file.metadata().ok()?.uid() != owner {
+            return None;
+        }
+        let bell = View::<Doorbell>::new(Mapping::writable(&file, 0, PAGE_BYTES).ok()?);
+        let magic = bell.magic.load(Acquire); // Pairs with the release store in `create_named`.
+        (magic == BELL_MAGIC && bell.version.load(Relaxed) == LAYOUT_VERSION && bell.epoch.load(Relaxed) == epoch)
+            .then_some(bell)
+    }
+
+    /// Of the page's file.
+    pub(crate) fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Whether the page still has its name.
+    pub(crate) fn is_named(&self, subject: &Subject) -> bool {
+        std::fs::symlink_metadata(&subject.page_path).is_ok_and(|metadata| Identity::of(&metadata) == self.identity)
+    }
+
+    pub(crate) fn page(&self) -> &ControlPage {
+        &self.page
+    }
+
+    pub(crate) fn bell(&self) -> Option<&Doorbell> {
+        self.bell.as_deref()
+    }
+
+    /// The page's state; whoever sees it sees all that was published before it was set.
+    pub(crate) fn state(&self) -> u64 {
+        let state = self.page.state.load(Relaxed);
+        fence(Acquire); // Pairs with the release store in `set_state` and `supersede`.
+        state
+    }
+
+    /// Whether records may still come by it.
+    pub(crate) fn is_followed(&self) -> bool {
+        !matches!(self.state(), state::SUPERSEDED | state::CLOSED)
+    }
+
+    /// Moves while the writer's process runs.
+    pub(crate) fn heartbeat(&self) -> u64 {
+        self.page.heartbeat.load(Relaxed)
+    }
+
+    /// The writer's process. For messages only.
+    pub(crate) fn pid(&self) -> u64 {
+        self.page.pid.load(Relaxed)
+    }
+
+    /// The pair of the last event; `None` where the writer is too fast for it to be read.
+    pub(crate) fn pair(&self) -> Option<Pair> {
+        (0..1000).find_map(|_| protocol::try_pair(&self.page.published))
+    }
+}
