@@ -36,7 +36,7 @@ fn kill_many_times(seed: u64, kills: u64) {
     witness.expect("ready");
     let mut before: Vec<Vec<u8>> = Vec::new();
     for run in 1..=kills {
-        let mut writer = Helper::start("die", &log, &format!("run={run} most=3000 window=4194304"));
+        let mut writer = Helper::start("die", &log, &format!("run={run} most=500 window=4194304"));
         // At a random instant: while it starts, or once it writes.
         if random.below(8) > 0 {
             assert_eq!(
@@ -44,7 +44,7 @@ fn kill_many_times(seed: u64, kills: u64) {
                 [before.len() as u64],
                 "the next writer begins where the last one ended"
             );
-            std::thread::sleep(std::time::Duration::from_micros(random.below(6000)));
+            std::thread::sleep(std::time::Duration::from_micros(random.below(3000)));
         } else {
             std::thread::sleep(std::time::Duration::from_micros(random.below(4000)));
         }
@@ -69,7 +69,7 @@ fn kill_many_times(seed: u64, kills: u64) {
 
 #[test]
 fn what_was_seen_of_a_writer_that_was_killed_stays() {
-    for seed in 0..rounds(16, 40) {
+    for seed in 0..rounds(24, 40) {
         kill_many_times(seed, 16);
     }
 }

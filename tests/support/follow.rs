@@ -63,8 +63,9 @@ pub fn echo(args: &Args) {
     listen();
 }
 
-/// `threads` readers that ask for the writer's state until told to end.
+/// `threads` readers that ask for the writer's state until told to end; says `ready STATE` and `asked TIMES`.
 pub fn ask(args: &Args) {
+    args.become_user();
     let (path, options) = (args.text("log").to_owned(), args.reader());
     let end = std::sync::atomic::AtomicBool::new(false);
     let asks = &|reader: Reader| {
@@ -73,6 +74,8 @@ pub fn ask(args: &Args) {
             reader.writer().expect("an answer");
             reader.stat().expect("an answer");
             asked += 1;
+            // A hundred threads that never pause would leave the writer no time.
+            std::thread::sleep(Duration::from_millis(1));
         }
         asked
     };
@@ -81,7 +84,8 @@ pub fn ask(args: &Args) {
             .map(|_| options.open(&path).expect("the log opens"))
             .map(|reader| scope.spawn(move || asks(reader)))
             .collect();
-        say(format_args!("ready"));
+        let state = options.open(&path).expect("the log opens").writer().expect("an answer");
+        say(format_args!("ready {state:?}"));
         listen();
         end.store(true, std::sync::atomic::Ordering::Relaxed);
         threads.into_iter().map(|thread| thread.join().expect("a thread ends well")).sum()

@@ -72,6 +72,11 @@ impl Log {
     pub fn page(&self) -> PathBuf {
         page_of(&self.path, &self.control)
     }
+
+    /// The name of the doorbell.
+    pub fn bell(&self) -> PathBuf {
+        self.page().with_extension("bell")
+    }
 }
 
 /// The name that the control page of the log at `path` has in `control`.

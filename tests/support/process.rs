@@ -2,7 +2,7 @@
 //! and takes lines. It ends with its test, whatever happens.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, channel};
@@ -111,11 +111,13 @@ fn program() -> &'static PathBuf {
     PROGRAM.get_or_init(|| {
         let test = std::env::current_exe().expect("this test's file");
         let target = test.parent().and_then(|deps| deps.parent()).expect("target/PROFILE/deps/TEST");
-        let (helper, library) = (target.join("examples/test_helper"), target.join("libimmuta.rlib"));
-        let changed =
-            |path: &PathBuf| path.metadata().and_then(|file| file.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+        let helper = target.join("examples/test_helper");
+        let changed = |path: &Path| path.metadata().and_then(|file| file.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
         // `cargo test` builds it; `cargo test --test NAME` does not.
-        if !helper.exists() || changed(&helper) < changed(&library) {
+        let sources =
+            std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support")).into_iter().flatten().flatten();
+        let newest = sources.map(|source| changed(&source.path())).max();
+        if changed(&helper) < changed(&target.join("libimmuta.rlib")) || Some(changed(&helper)) < newest {
             let profile = if target.ends_with("release") { "release" } else { "dev" };
             let mut cargo = Command::new(env!("CARGO"));
             cargo.args(["build", "--quiet", "--example", "test_helper", "--profile", profile]);
