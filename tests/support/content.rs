@@ -1,4 +1,5 @@
 //! Payloads that tell by themselves which record they are, and a checksum over a stream of records.
+#![allow(dead_code, reason = "each program uses its part of this")]
 
 /// Splitmix64: small, and good enough to choose sizes and bytes.
 #[derive(Clone, Debug)]
