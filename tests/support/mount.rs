@@ -1,0 +1,80 @@
+//! Small file systems of a test's own, for full and read-only disks. Root only.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+/// A mounted file system, unmounted when dropped.
+pub struct Mount {
+    pub dir: PathBuf,
+    /// Where the file system's image and the directory are.
+    _place: TempDir,
+}
+
+impl Mount {
+    /// A tmpfs of `bytes`.
+    pub fn tmpfs(bytes: u64) -> Mount {
+        let (place, dir) = place();
+        run(Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "immuta-test"]).arg(&dir));
+        Mount { dir, _place: place }
+    }
+
+    /// An ext4 of `bytes`, in a file; `None` where this machine has no loop devices or no mkfs.ext4.
+    pub fn ext4(bytes: u64) -> Option<Mount> {
+        let (place, dir) = place();
+        let image = place.path().join("image");
+        std::fs::File::create(&image).and_then(|file| file.set_len(bytes)).expect("an image file");
+        let made =
+            Command::new("mkfs.ext4").args(["-q", "-m", "0"]).arg(&image).status().is_ok_and(|status| status.success());
+        let mounted = made
+            && Command::new("mount")
+                .args(["-o", "loop"])
+                .args([&image, &dir])
+                .status()
+                .is_ok_and(|status| status.success());
+        mounted.then(|| Mount { dir, _place: place })
+    }
+
+    /// From now on nothing can be written to it.
+    pub fn make_read_only(&self) {
+        run(Command::new("mount").args(["-o", "remount,ro"]).arg(&self.dir));
+    }
+
+    /// A file that takes all the space that is left; removing it gives it back.
+    pub fn fill(&self) -> PathBuf {
+        let path = self.dir.join("filler");
+        take_all_space(&path);
+        path
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        // Lazily: something of a test that failed may still be in it.
+        let _ = Command::new("umount").arg("-l").arg(&self.dir).status();
+    }
+}
+
+fn place() -> (TempDir, PathBuf) {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let dir = place.path().join("mount");
+    std::fs::create_dir(&dir).expect("a directory to mount on");
+    (place, dir)
+}
+
+fn run(command: &mut Command) {
+    let status = command.status().expect("mount runs");
+    assert!(status.success(), "{command:?} ended with {status}");
+}
+
+fn take_all_space(path: &Path) {
+    use std::io::Write;
+    let mut file = std::fs::File::create(path).expect("a file that fills the disk");
+    let mut piece = 1 << 20;
+    while piece > 0 {
+        if file.write_all(&vec![1; piece]).is_err() {
+            piece /= 2;
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Helper processes: `tests/support/helper.rs`, which cargo builds as an example. A helper gets `role key=value…`, prints lines,
+//! and takes lines. It ends with its test, whatever happens.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::SystemTime;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::{LIMIT, Log, until};
+
+/// A helper process; killed when dropped.
+pub struct Helper {
+    role: String,
+    child: Child,
+    input: Option<ChildStdin>,
+    lines: Receiver<String>,
+}
+
+impl Helper {
+    /// Starts a helper in `role` on `log`; `options` are words of the form `key=value`.
+    pub fn start(role: &str, log: &Log, options: &str) -> Helper {
+        let mut command = Command::new(program());
+        command.arg(role).arg(format!("log={}", log.path.display())).arg(format!("control={}", log.control.display()));
+        command.args(options.split_whitespace());
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a helper process");
+        let output = child.stdout.take().expect("piped");
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        Helper { role: role.to_owned(), input: child.stdin.take(), child, lines }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The next line that it prints.
+    pub fn line(&self) -> String {
+        self.lines.recv_timeout(LIMIT).unwrap_or_else(|why| panic!("helper {} says nothing: {why}", self.role))
+    }
+
+    /// The next line must begin with the word `first`; returns the words behind it.
+    pub fn expect(&self, first: &str) -> Vec<String> {
+        let line = self.line();
+        let mut words = line.split_whitespace().map(str::to_owned);
+        assert_eq!(words.next().as_deref(), Some(first), "helper {} said: {line}", self.role);
+        words.collect()
+    }
+
+    /// As `expect`, where the words behind the first are numbers.
+    pub fn numbers(&self, first: &str) -> Vec<u64> {
+        self.expect(first).iter().map(|word| word.parse().expect("a number")).collect()
+    }
+
+    pub fn say(&mut self, line: &str) {
+        let input = self.input.as_mut().expect("its input is open");
+        writeln!(input, "{line}").unwrap_or_else(|why| panic!("helper {} does not listen: {why}", self.role));
+    }
+
+    /// Closes its input.
+    pub fn hush(&mut self) {
+        self.input = None;
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.id() as i32), signal).expect("a signal to a child");
+    }
+
+    /// Kills it with SIGKILL, and returns once it is gone.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("a child can be killed");
+        self.child.wait().expect("a child can be waited for");
+    }
+
+    /// Returns once it has ended by itself.
+    pub fn wait(&mut self) -> ExitStatus {
+        let mut status = None;
+        until(&format!("helper {} ends", self.role), || {
+            status = self.child.try_wait().expect("a child can be waited for");
+            status.is_some()
+        });
+        status.expect("just found")
+    }
+
+    /// It must end by itself, without an error.
+    pub fn succeeds(mut self) {
+        self.hush();
+        let status = self.wait();
+        assert!(status.success(), "helper {} ended with {status}", self.role);
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Where the helper program is.
+fn program() -> &'static PathBuf {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let test = std::env::current_exe().expect("this test's file");
+        let target = test.parent().and_then(|deps| deps.parent()).expect("target/PROFILE/deps/TEST");
+        let helper = target.join("examples/test_helper");
+        let changed = |path: &Path| path.metadata().and_then(|file| file.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+        // `cargo test` builds it; `cargo test --test NAME` does not.
+        let sources =
+            std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support")).into_iter().flatten().flatten();
+        let newest = sources.map(|source| changed(&source.path())).max();
+        if changed(&helper) < changed(&target.join("libimmuta.rlib")) || Some(changed(&helper)) < newest {
+            let profile = if target.ends_with("release") { "release" } else { "dev" };
+            let mut cargo = Command::new(env!("CARGO"));
+            cargo.args(["build", "--quiet", "--example", "test_helper", "--profile", profile]);
+            let built = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo runs");
+            assert!(
+                built.success() && helper.exists(),
+                "run `cargo build --example test_helper` in the profile of this test"
+            );
+        }
+        helper
+    })
+}

@@ -1,0 +1,134 @@
+//! The injury: everything goes well until a log outgrows its mapping, a record is larger than it, or a program has more writers
+//! than it has threads to spare.
+
+mod support;
+
+use immuta::{ReadMode, Reader};
+use support::content::{Random, fill};
+use support::process::Helper;
+use support::{Log, encode, next, rounds, take};
+
+const MIB: u64 = 1 << 20;
+
+fn bytes(size: u64, seed: u64) -> Vec<u8> {
+    let mut bytes = vec![0; size as usize];
+    fill(&mut bytes, seed);
+    bytes
+}
+
+fn readers(log: &Log) -> impl Iterator<Item = Reader> {
+    [ReadMode::Auto, ReadMode::Mapped, ReadMode::Pread]
+        .into_iter()
+        .map(|mode| log.reader_options().read_mode(mode).window(4 * MIB).open(&log.path).unwrap())
+}
+
+#[test]
+fn a_log_outgrows_its_window_many_times() {
+    let log = Log::new();
+    let mut writer = log.writer_options().window(4 * MIB).open(&log.path).unwrap();
+    let mut live: Vec<_> = readers(&log).map(|reader| reader.tail(0).unwrap()).collect();
+    let mut random = Random(1);
+    let mut records = Vec::new();
+    let mut size = 0;
+    while size < rounds(60, 300) * MIB {
+        let record = bytes(random.below(100_000), random.next());
+        size += record.len() as u64;
+        writer.append(&record).unwrap();
+        for tailer in &mut live {
+            assert!(next(tailer).payload() == record, "record {}", records.len());
+        }
+        records.push(record);
+    }
+    for reader in readers(&log) {
+        assert!(take(&mut reader.tail(0).unwrap(), records.len()) == records);
+    }
+    writer.close().unwrap();
+    assert!(log.bytes() == encode(&records));
+}
+
+#[test]
+fn a_record_may_be_larger_than_the_window() {
+    let log = Log::new();
+    let mut writer = log.writer_options().window(4 * MIB).open(&log.path).unwrap();
+    let mut live: Vec<_> = readers(&log).map(|reader| reader.tail(0).unwrap()).collect();
+    let sizes = [10, 5 * MIB, 0, 4 * MIB - 8, 4 * MIB, 9 * MIB + 1, 3, 64 * MIB, 1];
+    let mut records = Vec::new();
+    for (n, size) in sizes.into_iter().enumerate() {
+        let record = bytes(size, n as u64);
+        match n % 3 {
+            0 => drop(writer.append_from(&record[..]).unwrap().sequence),
+            1 => drop(writer.append(&record).unwrap().sequence),
+            _ => {
+                let mut claim = writer.claim(size).unwrap();
+                assert!(claim.iter().all(|byte| *byte == 0));
+                claim.copy_from_slice(&record);
+                claim.commit().unwrap();
+            }
+        }
+        for tailer in &mut live {
+            assert!(next(tailer).payload() == record, "{size} bytes");
+        }
+        records.push(record);
+    }
+    for reader in readers(&log) {
+        for (n, record) in records.iter().enumerate() {
+            assert!(reader.get(n as u64).unwrap().as_ref() == Some(record), "get({n})");
+        }
+    }
+    writer.close().unwrap();
+    assert!(log.bytes() == encode(&records));
+}
+
+#[test]
+fn a_batch_may_be_larger_than_the_window() {
+    let log = Log::new();
+    let mut writer = log.writer_options().window(4 * MIB).open(&log.path).unwrap();
+    let record = bytes(300_000, 5);
+    for commit in [false, true] {
+        let mut batch = writer.batch();
+        for _ in 0..100 {
+            batch.append(&record).unwrap();
+        }
+        assert!(log.reader().tail(0).unwrap().try_next().unwrap().is_none(), "nothing of a batch is visible early");
+        if commit {
+            assert_eq!(batch.commit().unwrap(), 0..100);
+        }
+    }
+    writer.close().unwrap();
+    assert!(log.bytes() == encode(&vec![record; 100]));
+}
+
+#[test]
+fn a_reader_takes_no_record_beyond_its_limit() {
+    let log = Log::new();
+    let mut writer = log.writer();
+    writer.append(&bytes(1000, 1)).unwrap();
+    writer.append(&bytes(MIB, 2)).unwrap();
+    for mode in [ReadMode::Auto, ReadMode::Mapped, ReadMode::Pread] {
+        let reader = log.reader_options().read_mode(mode).max_record(1000).open(&log.path).unwrap();
+        let mut tailer = reader.tail(0).unwrap();
+        assert_eq!(next(&mut tailer).payload().len(), 1000);
+        match tailer.try_next() {
+            Err(immuta::Error::TooLarge { sequence: 1, size: MIB, max: 1000, .. }) => {}
+            other => panic!("{mode:?}: {other:?}"),
+        }
+        assert!(matches!(reader.get(1), Err(immuta::Error::TooLarge { sequence: 1, .. })));
+        assert_eq!(reader.get(0).unwrap().unwrap().len(), 1000);
+    }
+}
+
+#[test]
+fn a_thousand_writers_in_one_process_have_one_helper_thread() {
+    let log = Log::new();
+    let mut helper = Helper::start("thousand", &log, "writers=1000");
+    let said = helper.numbers("threads");
+    assert_eq!(said, [2, 3000, 0], "threads, records, notices");
+    helper.hush();
+    helper.expect("closed");
+    helper.succeeds();
+    let dir = format!("{}.d", log.path.display());
+    for n in 0..1000 {
+        assert_eq!(std::fs::read(format!("{dir}/{n}")).unwrap(), encode(&[b"0", b"1", b"2"]));
+    }
+    assert_eq!(std::fs::read_dir(&log.control).unwrap().count(), 0, "nothing is left behind");
+}
