@@ -108,9 +108,11 @@ impl Opened {
             // Without a page the file tells: a clean close cuts it to its exact end.
             (false, None) => {
                 let file = self.lend()?;
+                // The count first: a writer that begins now makes the file longer before it counts more.
+                let count = scan::count(&self.path, &file)?;
                 let file_bytes = file::metadata(&self.path, &file)?.len();
                 let mut walk = Walk::new(&self.path, &file, at, file_bytes);
-                walk.go_to(scan::count(&self.path, &file)?)?;
+                walk.go_to(count)?;
                 let exact = walk.position == file_bytes || file_bytes == 0;
                 Ok(if exact { WriterState::Closed } else { WriterState::Gone })
             }

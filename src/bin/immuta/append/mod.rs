@@ -259,7 +259,7 @@ fn parse_delimiter(text: &str) -> Result<u8, String> {
             b"r" => Ok(b'\r'),
             b"0" => Ok(0),
             b"\\" => Ok(b'\\'),
-            [b'x', digits @ ..] if digits.len() == 2 && digits.is_ascii() => {
+            [b'x', digits @ ..] if digits.len() == 2 && digits.iter().all(u8::is_ascii_hexdigit) => {
                 u8::from_str_radix(&text[2..], 16).map_err(|_| expected())
             }
             _ => Err(expected()),
