@@ -1,0 +1,56 @@
+//! The injury: a flush to the disk fails, the kernel marks the pages clean, and a writer that tries again is told that all
+//! is well. A failed flush ends the writer, and its followers hear of it. On an ext4 of the test's own that is shut down
+//! under the writer, so it needs root and loop devices.
+
+mod support;
+
+use std::os::fd::AsRawFd;
+
+use immuta::{Error, Start, WriterState};
+use support::mount::Mount;
+use support::{Log, is_root, skip};
+
+/// `EXT4_IOC_SHUTDOWN`: from now on everything on this file system fails, as after the loss of its disk.
+fn shut_down(mount: &Mount) {
+    const SHUTDOWN: libc::c_ulong = 0x8004_587d;
+    let no_log_flush: u32 = 2;
+    let dir = std::fs::File::open(&mount.dir).unwrap();
+    // SAFETY: the call reads the flags during the call, and the descriptor is open.
+    let result = unsafe { libc::ioctl(dir.as_raw_fd(), SHUTDOWN, &raw const no_log_flush) };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+}
+
+#[test]
+fn a_failed_flush_ends_the_writer_and_is_told_to_followers() {
+    if !is_root() {
+        return;
+    }
+    let Some(mount) = Mount::ext4(24 << 20) else { return skip("no ext4 in a file can be mounted here") };
+    let log = Log::at(mount.dir.join("events.log"));
+    let mut writer = log.writer();
+    writer.append(b"published").unwrap();
+    writer.sync().unwrap();
+    let mut tailer = log.reader().tail(Start::Beginning).unwrap();
+    assert_eq!(tailer.next().unwrap().unwrap().payload(), b"published");
+
+    writer.append(b"published, not flushed").unwrap();
+    shut_down(&mount);
+    match writer.sync() {
+        Err(error @ Error::Io { .. }) => assert!(error.to_string().contains("flush"), "{error}"),
+        other => panic!("a flush to a disk that is gone: {other:?}"),
+    }
+    assert_eq!(tailer.writer().unwrap(), WriterState::Failed);
+    assert_eq!(writer.stat().map(|stat| stat.writer).ok(), Some(WriterState::Failed));
+    // No second try, by whatever call.
+    assert!(matches!(writer.sync(), Err(Error::Failed { .. })));
+    assert!(matches!(writer.append(b"never"), Err(Error::Failed { .. })));
+    assert!(matches!(writer.claim(8), Err(Error::Failed { .. })));
+    let mut batch = writer.batch();
+    assert!(matches!(batch.append(b"never"), Err(Error::Failed { .. })));
+    assert!(matches!(batch.commit(), Err(Error::Failed { .. })));
+    // What was published is still delivered, and nothing after it.
+    assert_eq!(tailer.try_next().unwrap().unwrap().payload(), b"published, not flushed");
+    assert!(tailer.try_next().unwrap().is_none());
+    assert!(matches!(writer.close(), Err(Error::Failed { .. })));
+    assert_eq!(tailer.writer().unwrap(), WriterState::Failed);
+}
