@@ -26,6 +26,9 @@ use crate::upkeep::Upkeep;
 /// How long a writer that finds the lock taken goes on trying: a follower that asks, or a writer that is closing, is soon gone.
 const LOCK_PATIENCE: Duration = Duration::from_millis(200);
 
+/// How often the log's name may lead to another file while it is being opened.
+const RENAMES_MOST: u32 = 100;
+
 /// Something that a writer does without, and why. It works all the same, more slowly.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -171,7 +174,7 @@ impl WriterOptions {
 
 /// Opens the file and takes the writer's locks, on the file that has the name when they are taken.
 fn open_locked(path: &Path, mode: Option<u32>) -> Result<(File, std::fs::Metadata, bool)> {
-    loop {
+    for _ in 0..RENAMES_MOST {
         let (file, metadata, created) = file::open_to_write(path, mode)?;
         let identity = Identity::of(&metadata);
         match locks::lock(&file, LOCK_PATIENCE) {
@@ -182,6 +185,11 @@ fn open_locked(path: &Path, mode: Option<u32>) -> Result<(File, std::fs::Metadat
             Err(error) => return Err(Error::io("lock the log", path, error)),
         }
     }
+    Err(Error::io(
+        "get hold of the log, whose name leads to another file at each look:",
+        path,
+        io::ErrorKind::ResourceBusy,
+    ))
 }
 
 /// What the file holds. After a crash of a process the count is right, and bytes behind its last record are cut.

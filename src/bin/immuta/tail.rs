@@ -53,9 +53,10 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let signals = Signals::catch()?;
     let reader = open(args, &signals)?;
     let until = if args.follow { None } else { Some(reader.stat()?.records) };
-    let mut tailer = reader.tail(match args.start {
-        From::Last(n) => Start::Last(n),
-        From::Sequence(n) => Start::Sequence(n),
+    let mut tailer = reader.tail(match (args.start, until) {
+        (From::Sequence(n), _) => Start::Sequence(n),
+        (From::Last(n), Some(records)) => Start::Sequence(records.saturating_sub(n)),
+        (From::Last(n), None) => Start::Last(n),
     })?;
     let what = Follow { until, count: args.count, timeout: args.timeout, waits: args.follow };
     follow(&mut tailer, &mut Output::new(args.output)?, &signals, &what)
