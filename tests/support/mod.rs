@@ -1,6 +1,7 @@
 //! What the integration tests share: a log of one's own, a naive parser to compare with, helper processes, deadlines.
 #![allow(dead_code, reason = "each test binary uses its part of this")]
 
+pub mod cli;
 pub mod content;
 pub mod mount;
 pub mod process;
