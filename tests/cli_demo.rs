@@ -76,7 +76,9 @@ impl Drop for Demo {
             let _ = child.wait();
         }
         // By their ids; those that it left are the failure that is being reported.
-        self.parts().into_iter().for_each(|id| drop(kill(Pid::from_raw(id), Signal::SIGKILL)));
+        for id in self.parts() {
+            let _ = kill(Pid::from_raw(id), Signal::SIGKILL);
+        }
     }
 }
 

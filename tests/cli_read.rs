@@ -14,7 +14,9 @@ use support::{Log, bounded, skip, until};
 fn twenty() -> Log {
     let log = Log::new();
     let mut writer = log.writer();
-    (0..20).for_each(|n| drop(writer.append(n.to_string().as_bytes()).unwrap()));
+    for n in 0..20 {
+        writer.append(n.to_string().as_bytes()).unwrap();
+    }
     writer.close().unwrap();
     log
 }
