@@ -15,10 +15,8 @@ use crate::stat::{Stat, WriterState};
 use crate::sys::file::{self, FileSystem, Identity};
 use crate::sys::pool::Pool;
 use crate::tailer::{Start, Tailer};
-use crate::units::{GIB, WINDOW};
+use crate::units::WINDOW;
 
-/// The largest payload that is copied, unless told otherwise, in bytes.
-const MAX_COPIED: u64 = GIB;
 /// How often a reader looks for a log that is not there yet.
 const LOG_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -194,7 +192,7 @@ impl Reader {
         let mut walk = Walk::new(&opened.path, &file, at, end.end);
         let size = walk.step()?;
         let position = at.end;
-        let max = opened.settings.max_record.unwrap_or(MAX_COPIED);
+        let max = opened.settings.max_record.unwrap_or(scan::COPIED_MOST);
         scan::copy(&opened.path, &file, Pair { count: sequence, end: position }, size, max).map(Some)
     }
 

@@ -8,12 +8,15 @@ use crate::error::{Error, Result};
 use crate::format::log::{COUNT_OFFSET, HEADER_BYTES, SIZE_BYTES, most_records, next_position, number_at};
 use crate::protocol::Pair;
 use crate::sys::file::read_at;
-use crate::units::KIB;
+use crate::units::{GIB, KIB};
 
 /// The step of reading where much is to be read: 128 to 256 KiB are the fastest (FACTS).
 pub(crate) const CHUNK_BYTES: u64 = 256 * KIB;
 /// The step where most of what is read would be skipped.
 const CHUNK_LEAST: u64 = 4 * KIB;
+
+/// The largest payload that is copied, unless told otherwise, in bytes.
+pub(crate) const COPIED_MOST: u64 = GIB;
 
 /// Bytes of a file as they were when they were read.
 #[derive(Debug, Default)]

@@ -100,20 +100,26 @@ fn a_batch_may_be_larger_than_the_window() {
 
 #[test]
 fn a_reader_takes_no_record_beyond_its_limit() {
-    let log = Log::new();
-    let mut writer = log.writer();
-    writer.append(&bytes(1000, 1)).unwrap();
-    writer.append(&bytes(MIB, 2)).unwrap();
-    for mode in [ReadMode::Auto, ReadMode::Mapped, ReadMode::Pread] {
-        let reader = log.reader_options().read_mode(mode).max_record(1000).open(&log.path).unwrap();
-        let mut tailer = reader.tail(0).unwrap();
-        assert_eq!(next(&mut tailer).payload().len(), 1000);
-        match tailer.try_next() {
-            Err(immuta::Error::TooLarge { sequence: 1, size: MIB, max: 1000, .. }) => {}
-            other => panic!("{mode:?}: {other:?}"),
+    // One that lies in the same step of reading as the record before it, and one that is larger than any step.
+    for size in [1001, MIB] {
+        let log = Log::new();
+        let mut writer = log.writer();
+        writer.append(&bytes(1000, 1)).unwrap();
+        writer.append(&bytes(size, 2)).unwrap();
+        (0..100).for_each(|n| assert_eq!(writer.append(&bytes(1000, n)).unwrap().sequence, n + 2));
+        for mode in [ReadMode::Auto, ReadMode::Mapped, ReadMode::Pread] {
+            let reader = log.reader_options().read_mode(mode).max_record(1000).open(&log.path).unwrap();
+            let mut tailer = reader.tail(0).unwrap();
+            assert_eq!(next(&mut tailer).payload().len(), 1000);
+            for _ in 0..2 {
+                match tailer.try_next() {
+                    Err(immuta::Error::TooLarge { sequence: 1, size: told, max: 1000, .. }) => assert_eq!(told, size),
+                    other => panic!("{mode:?}: {other:?}"),
+                }
+            }
+            assert!(matches!(reader.get(1), Err(immuta::Error::TooLarge { sequence: 1, .. })));
+            assert_eq!(reader.get(0).unwrap().unwrap().len(), 1000);
         }
-        assert!(matches!(reader.get(1), Err(immuta::Error::TooLarge { sequence: 1, .. })));
-        assert_eq!(reader.get(0).unwrap().unwrap().len(), 1000);
     }
 }
 

@@ -19,7 +19,7 @@ use crate::settings::ReadMode;
 use crate::stat::WriterState;
 use crate::stop::Stopper;
 use crate::sys::file;
-use crate::units::{GIB, KIB};
+use crate::units::KIB;
 use crate::window::Window;
 use record::{Found, Place};
 use wait::Waiting;
@@ -52,6 +52,8 @@ pub struct Tailer {
     large: Vec<u8>,
     /// When the control page was last looked at, if that gave little.
     tiny_look: Option<Instant>,
+    /// The largest payload that is taken.
+    max: u64,
     stopper: Stopper,
     waiting: Waiting,
 }
@@ -63,6 +65,7 @@ impl Tailer {
         let view = if opened.is_written().unwrap_or(false) { opened.view() } else { None };
         Tailer {
             view,
+            max: opened.settings.max_record.unwrap_or(u64::MAX),
             opened,
             next: at,
             known: at.end,
@@ -183,6 +186,7 @@ impl Tailer {
     fn take(&mut self) -> Result<Found> {
         let position = self.next.end;
         if let Some(size) = self.chunk.number(position)
+            && size <= self.max
             && self.chunk.slice(position + SIZE_BYTES, size).is_some()
         {
             return Ok(self.found(size, position + SIZE_BYTES + size, Place::Chunk));
@@ -215,10 +219,9 @@ impl Tailer {
         let (Some(size), Some(end)) = (size, end) else {
             return Err(past_the_end(&self.opened.path, self.next.count, position, size, self.known));
         };
-        if self.opened.settings.max_record.is_some_and(|max| size > max) {
+        if size > self.max {
             let (path, sequence) = (self.opened.path.clone(), self.next.count);
-            let max = self.opened.settings.max_record.unwrap_or(0);
-            return Err(Error::TooLarge { path, sequence, position, size, max });
+            return Err(Error::TooLarge { path, sequence, position, size, max: self.max });
         }
         let place = if bulk && self.chunk.slice(position + SIZE_BYTES, size).is_some() {
             Place::Chunk
@@ -233,7 +236,7 @@ impl Tailer {
             self.window(position, end)?;
             Place::Window
         } else {
-            let max = self.opened.settings.max_record.unwrap_or(GIB);
+            let max = self.opened.settings.max_record.unwrap_or(scan::COPIED_MOST);
             self.large = scan::copy(&self.opened.path, &*self.opened.lend()?, self.next, size, max)?;
             Place::Large
         };
