@@ -1,5 +1,6 @@
 //! Space for a record that is written in place.
 
+use std::fmt;
 use std::ops::{Deref, DerefMut};
 
 use super::{Appended, Writer};
@@ -8,7 +9,6 @@ use crate::format::log::SIZE_BYTES;
 use crate::protocol::Pair;
 
 /// Space for one record, zeroed, written in place by its [`DerefMut`]. Dropping it abandons it.
-#[derive(Debug)]
 pub struct Claim<'a> {
     writer: &'a mut Writer,
     size: u64,
@@ -72,6 +72,13 @@ impl DerefMut for Claim<'_> {
         } else {
             &mut self.buffer
         }
+    }
+}
+
+impl fmt::Debug for Claim<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the payload: it may be gigabytes.
+        f.debug_struct("Claim").field("size", &self.size).finish_non_exhaustive()
     }
 }
 
