@@ -22,7 +22,10 @@ const BUFFERS_KEPT: usize = 4;
 /// An opened log.
 #[derive(Debug)]
 pub(crate) struct Opened {
+    /// As it was given, for messages.
     pub(crate) path: PathBuf,
+    /// The same wherever the process goes.
+    absolute: PathBuf,
     pub(crate) settings: Settings,
     subject: Subject,
     pool: Pool,
@@ -41,7 +44,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Opened {
     pub(crate) fn new(path: PathBuf, settings: Settings, subject: Subject, pool: Pool) -> Opened {
         let (view, dead, window, buffers) = Default::default();
-        Opened { path, settings, subject, pool, view, dead, window, buffers }
+        let absolute = file::absolute(&path);
+        Opened { path, absolute, settings, subject, pool, view, dead, window, buffers }
     }
 
     /// A descriptor; waits while all are lent.
@@ -141,7 +145,7 @@ impl Opened {
 
     /// Whether the name leads to another file now, or to none.
     pub(crate) fn is_replaced(&self) -> bool {
-        !file::names(&self.path, self.subject.identity)
+        !file::names(&self.absolute, self.subject.identity)
     }
 
     /// A window that covers `from..to`.

@@ -14,7 +14,7 @@ pub(crate) use writer::ControlWriter;
 
 use crate::format::control::{BELL_MAGIC, ControlPage, Doorbell, LAYOUT_VERSION, PAGE_BYTES, PAGE_MAGIC, state};
 use crate::protocol::{self, Pair};
-use crate::sys::file::Identity;
+use crate::sys::file::{self, Identity};
 use crate::sys::map::{Mapping, Shared, View};
 
 // SAFETY: repr(C), of AtomicU64 alone; format::control asserts that the fields leave no gap.
@@ -40,6 +40,7 @@ impl Subject {
             Some(directory) if !directory.is_empty() => directory.into(),
             _ => "/dev/shm".into(),
         });
+        let directory = file::absolute(&directory);
         let name = format!("immuta-{}-{}", metadata.dev(), metadata.ino());
         Subject {
             identity: Identity::of(metadata),

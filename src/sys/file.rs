@@ -3,7 +3,7 @@
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::UNIX_EPOCH;
 
@@ -29,6 +29,12 @@ impl Identity {
         let birth_ns = birth.map_or(0, |age| age.as_nanos() as u64);
         Identity { device: metadata.dev(), inode: metadata.ino(), birth_ns }
     }
+}
+
+/// The name that leads to the same file after the process has gone to another directory.
+pub(crate) fn absolute(path: &Path) -> PathBuf {
+    // Without a current directory a relative name leads nowhere, now and later.
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// Opens an existing log for reading.

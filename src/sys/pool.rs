@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::sys::file::Identity;
+use crate::sys::file::{self, Identity};
 
 /// Lends descriptors of one file.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl Pool {
     pub(crate) fn new(path: &Path, file: File, identity: Identity, most: usize) -> Pool {
         let first = file.as_raw_fd();
         let state = Mutex::new(State { idle: vec![file], opened: 1 });
-        Pool { path: path.to_owned(), identity, most: most.max(1), first, state, given_back: Condvar::new() }
+        Pool { path: file::absolute(path), identity, most: most.max(1), first, state, given_back: Condvar::new() }
     }
 
     /// A descriptor; waits for one while all are lent.

@@ -55,7 +55,10 @@ pub struct Writer {
     owner: Owner,
     /// `None` once closed.
     work: Option<Work>,
+    /// As it was given, for messages.
     path: PathBuf,
+    /// The same wherever the process goes.
+    absolute: PathBuf,
     file: Arc<File>,
     /// The file is new and its name may not be on the disk yet.
     unnamed: bool,
@@ -231,7 +234,7 @@ impl Writer {
     /// followers are told, and every later call gives [`Error::Failed`].
     pub fn sync(&mut self) -> Result<()> {
         self.check()?;
-        let named = if self.unnamed { file::flush_directory_of(&self.path) } else { Ok(()) };
+        let named = if self.unnamed { file::flush_directory_of(&self.absolute) } else { Ok(()) };
         if let Err(error) = named.and_then(|()| file::flush(&self.file)) {
             self.failed = Some(error.to_string());
             self.space.retire();

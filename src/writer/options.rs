@@ -162,6 +162,7 @@ impl WriterOptions {
             owner,
             work: Some(Work { employed, upkeep, growth }),
             path: path.to_owned(),
+            absolute: file::absolute(path),
             file,
             unnamed,
             failed: None,
