@@ -48,9 +48,9 @@ impl Opened {
         Opened { path, absolute, settings, subject, pool, view, dead, window, buffers }
     }
 
-    /// A descriptor; waits while all are lent.
+    /// A descriptor; waits while all are lent, so nobody may ask for a second one.
     pub(crate) fn lend(&self) -> Result<Lent<'_>> {
-        self.pool.lend().map_err(|error| Error::io("open another descriptor of the log", &self.path, error))
+        Ok(self.pool.lend())
     }
 
     /// The number of records that the file says it has.
@@ -143,9 +143,9 @@ impl Opened {
         page.or_else(|| locks::holder(self.subject.identity))
     }
 
-    /// Whether the name leads to another file now, or to none.
+    /// Whether the name leads to another file now, or to none. Not to be let look, any more, is no proof of it.
     pub(crate) fn is_replaced(&self) -> bool {
-        !file::names(&self.absolute, self.subject.identity)
+        matches!(file::names(&self.absolute, self.subject.identity), Ok(false))
     }
 
     /// A window that covers `from..to`.

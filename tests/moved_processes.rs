@@ -37,3 +37,29 @@ fn a_writer_that_goes_to_another_directory_can_still_flush_and_clean_up() {
     assert_eq!(log.parse(), [b"from elsewhere"]);
     assert_eq!(std::fs::read_dir(&log.control).unwrap().count(), 0, "nothing is left behind");
 }
+
+/// A daemon that opens its files as root and then becomes somebody who may not even look at their directory.
+#[test]
+fn a_follower_that_gives_up_its_rights_goes_on() {
+    if !is_root() {
+        return;
+    }
+    let log = Log::new();
+    std::fs::set_permissions(log.dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let mut writer = log.writer_options().mode(0o600).open(&log.path).unwrap();
+    let mut reader = Helper::start("follow_with_fewer_rights", &log, "uid=65534");
+    reader.expect("ready");
+    for n in 0..2 {
+        reader.say("next");
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        writer.append(b"one more").unwrap();
+        assert_eq!(reader.numbers("record")[0], n);
+    }
+    for n in 2..2000u64 {
+        writer.append(&vec![7; (n * 997 % 9000) as usize]).unwrap();
+    }
+    // No further descriptor can be opened; its threads share the one that there is.
+    reader.hush();
+    assert_eq!(reader.numbers("read"), [8 * 2000]);
+    reader.succeeds();
+}

@@ -39,13 +39,16 @@ pub(crate) fn absolute(path: &Path) -> PathBuf {
 
 /// Opens an existing log for reading.
 pub(crate) fn open_to_read(path: &Path) -> Result<(File, Metadata)> {
-    let mut options = OpenOptions::new();
-    // O_NONBLOCK: a pipe under this name must not hang the caller. It means nothing to an ordinary file.
-    options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
-    match options.open(path) {
+    match open_plainly(path) {
         Ok(file) => checked(path, file),
         Err(error) => Err(open_error(path, error)),
     }
+}
+
+/// Opens whatever has the name, for reading.
+pub(crate) fn open_plainly(path: &Path) -> io::Result<File> {
+    // O_NONBLOCK: a pipe under this name must not hang the caller. It means nothing to an ordinary file.
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
 }
 
 /// Opens a log for writing, and creates it where there is none; tells whether it did.
@@ -109,9 +112,13 @@ pub(crate) fn metadata(path: &Path, file: &File) -> Result<Metadata> {
     file.metadata().map_err(|error| Error::io("look at the log", path, error))
 }
 
-/// Whether `path` still names the file of this identity.
-pub(crate) fn names(path: &Path, identity: Identity) -> bool {
-    std::fs::metadata(path).is_ok_and(|metadata| Identity::of(&metadata) == identity)
+/// Whether `path` still names the file of this identity. An error where the system does not let the caller look.
+pub(crate) fn names(path: &Path, identity: Identity) -> io::Result<bool> {
+    match std::fs::metadata(path) {
+        Ok(metadata) => Ok(Identity::of(&metadata) == identity),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Reads until `bytes` is full or the file ends; returns how many bytes were read.
@@ -245,12 +252,14 @@ mod tests {
         assert_eq!(read_at(&file, &mut bytes, 1).unwrap(), 4);
         assert_eq!(bytes, [b'b', b'c', 0, 0]);
         let identity = Identity::of(&metadata);
-        assert!(names(&path, identity));
+        assert!(names(&path, identity).unwrap());
         std::fs::remove_file(&path).unwrap();
         drop(file);
         let (_, metadata, _) = open_to_write(&path, None).unwrap();
         assert_ne!(Identity::of(&metadata), identity);
-        assert!(!names(&path, identity));
+        assert!(!names(&path, identity).unwrap());
+        assert!(!names(&path.join("below a file"), identity).unwrap());
+        assert!(names(&dir.path().join("n".repeat(300)), identity).is_err());
     }
 
     #[test]

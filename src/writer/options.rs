@@ -179,7 +179,7 @@ fn open_locked(path: &Path, mode: Option<u32>) -> Result<(File, std::fs::Metadat
         let (file, metadata, created) = file::open_to_write(path, mode)?;
         let identity = Identity::of(&metadata);
         match locks::lock(&file, LOCK_PATIENCE) {
-            Ok(true) if file::names(path, identity) => return Ok((file, metadata, created)),
+            Ok(true) if matches!(file::names(path, identity), Ok(true)) => return Ok((file, metadata, created)),
             // Removed or replaced while the lock was waited for: the name is another file's now.
             Ok(true) => {}
             Ok(false) => return Err(Error::Locked { path: path.to_owned(), pid: locks::holder(identity) }),
