@@ -6,7 +6,7 @@ mod options;
 
 use std::cell::Cell;
 use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::protocol::Pair;
 use crate::space::Space;
 use crate::stat::{Stat, WriterState};
 use crate::stop::Stopper;
-use crate::sys::fork::Owner;
+use crate::sys::fork::{self, Owner};
 use crate::sys::{file, locks};
 use crate::units::KIB;
 use crate::upkeep::Upkeep;
@@ -186,14 +186,16 @@ impl Writer {
             }
             let read = if buffer.is_empty() {
                 let (room, nudge) = self.space.room(end)?;
-                let read = source.read(room);
+                let read = read_into(&mut source, room);
                 if nudge {
                     self.nudge();
                 }
                 read
             } else {
-                source.read(&mut buffer)
+                read_into(&mut source, &mut buffer)
             };
+            // The source is code of anybody's, which may fork.
+            self.check()?;
             match read {
                 Ok(0) => break,
                 Ok(n) => {
@@ -289,9 +291,10 @@ impl Writer {
     fn finish(&mut self) -> Result<()> {
         let Some(work) = self.work.take() else { return Ok(()) };
         if !self.owner.is_current() {
-            // Its helper thread runs in the parent, and the helper's locks may be held by it for ever here. The descriptors
-            // are closed with the fields; cutting, unlinking or unlocking would be done to the parent.
+            // Its helper thread runs in the parent, and the helper's locks may be held by it for ever here, so what it shares is
+            // left alone; cutting, unlinking or unlocking would be done to the parent. The mappings go with the fields.
             std::mem::forget(work);
+            fork::close_inherited(self.owner, self.file.clone());
             return Ok(());
         }
         work.growth.end();
@@ -311,6 +314,17 @@ impl Writer {
         self.control.unlink();
         let unlocked = locks::unlock(&self.file).map_err(|error| Error::io("unlock the log", &self.path, error));
         result.and(unlocked)
+    }
+}
+
+/// Reads from a source that is not trusted: how much it says it read may be anything.
+fn read_into(source: &mut impl Read, room: &mut [u8]) -> io::Result<usize> {
+    match source.read(room) {
+        Ok(read) if read > room.len() => {
+            let message = format!("it says that it read {read} bytes into a buffer of {}", room.len());
+            Err(io::Error::new(ErrorKind::InvalidData, message))
+        }
+        read => read,
     }
 }
 
