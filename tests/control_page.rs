@@ -278,3 +278,41 @@ fn nothing_is_left_behind_after_a_close() {
     assert_eq!(std::fs::read_dir(&log.control).unwrap().count(), 0);
     until("the follower sees it", || tailer.writer().unwrap() == WriterState::Closed);
 }
+
+fn names(log: &Log) -> Vec<String> {
+    let entries = std::fs::read_dir(&log.control).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn name(path: std::path::PathBuf) -> String {
+    path.file_name().unwrap().to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_page_that_cannot_be_made_leaves_no_doorbell_behind() {
+    let log = closed();
+    let obstacle = log.page().with_extension("new");
+    std::fs::create_dir(&obstacle).unwrap();
+    goes_on_without_a_page(&log, log.writer());
+    assert_eq!(names(&log), [name(obstacle)]);
+}
+
+/// In a sticky directory, as /dev/shm is, nobody can put his file in place of root's.
+#[test]
+fn a_page_that_cannot_be_put_in_place_leaves_no_doorbell_behind() {
+    if !is_root() {
+        return;
+    }
+    let log = closed();
+    chown(&log.path, Some(65534), Some(65534)).unwrap();
+    std::fs::set_permissions(log.dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(&log.control, PermissionsExt::from_mode(0o1777)).unwrap();
+    std::fs::write(log.page(), vec![7; 4096]).unwrap();
+    let helper = Helper::start("open", &log, "uid=65534");
+    helper.expect("reader");
+    assert_eq!(helper.expect("writer"), ["ok", "0"], "it goes on without a page");
+    helper.succeeds();
+    assert_eq!(names(&log), [name(log.page())], "root's page, and nothing of its own");
+}

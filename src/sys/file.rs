@@ -61,7 +61,8 @@ pub(crate) fn open_to_write(path: &Path, mode: Option<u32>) -> Result<(File, Met
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(open_error(path, error)),
         }
-        match options.clone().create_new(true).mode(0o666).open(path) {
+        // With the mode at once, since whoever opens it in between keeps it open; umask may still take bits away.
+        match options.clone().create_new(true).mode(mode.unwrap_or(0o666)).open(path) {
             Ok(file) => {
                 if let Some(mode) = mode {
                     file.set_permissions(PermissionsExt::from_mode(mode))
@@ -151,6 +152,14 @@ pub(crate) fn file_system(file: &File) -> FileSystem {
         Ok(statfs::EXT4_SUPER_MAGIC | statfs::TMPFS_MAGIC | XFS | F2FS) => FileSystem::Reserves,
         _ => FileSystem::Other,
     }
+}
+
+/// Whether space that is reserved for this file stays its own until it is written to.
+pub(crate) fn keeps_reserved_space(file: &File) -> bool {
+    // ext2 and ext3 have the magic number of ext4, and a file without extents on ext4 is like one of theirs. This changes no size; it
+    // may take the first block, which a log needs. Any other error comes again where space is reserved in earnest.
+    file_system(file) == FileSystem::Reserves
+        && fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, 1) != Err(nix::errno::Errno::EOPNOTSUPP)
 }
 
 /// Gives `file` blocks for `from..to` and fills them with zeros through the descriptor, in steps that the kernel takes
@@ -260,6 +269,28 @@ mod tests {
         assert!(!names(&path, identity).unwrap());
         assert!(!names(&path.join("below a file"), identity).unwrap());
         assert!(names(&dir.path().join("n".repeat(300)), identity).is_err());
+    }
+
+    #[test]
+    fn a_new_log_is_never_open_to_more_than_it_should_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, done) = (dir.path().join("log"), std::sync::atomic::AtomicBool::new(false));
+        let seen = std::thread::scope(|scope| {
+            let looks = scope.spawn(|| {
+                let mut seen = 0;
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    seen |= std::fs::metadata(&path).map_or(0, |metadata| metadata.mode() & 0o777);
+                }
+                seen
+            });
+            for _ in 0..3000 {
+                open_to_write(&path, Some(0o600)).unwrap();
+                std::fs::remove_file(&path).unwrap();
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            looks.join().unwrap()
+        });
+        assert_eq!(seen, 0o600, "{seen:o}");
     }
 
     #[test]

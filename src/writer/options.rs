@@ -17,7 +17,7 @@ use crate::protocol::Pair;
 use crate::scan;
 use crate::space::Space;
 use crate::stop::Stopper;
-use crate::sys::file::{self, FileSystem, Identity};
+use crate::sys::file::{self, Identity};
 use crate::sys::fork::Owner;
 use crate::sys::locks;
 use crate::units::WINDOW;
@@ -136,7 +136,7 @@ impl WriterOptions {
         let pair = recover(path, &file)?;
 
         let mut notices = Vec::new();
-        let mapped = self.mapped && file::file_system(&file) == FileSystem::Reserves;
+        let mapped = self.mapped && file::keeps_reserved_space(&file);
         if self.mapped && !mapped {
             notices.push(Notice::NoReservedSpace { path: path.to_owned() });
         }
@@ -151,7 +151,10 @@ impl WriterOptions {
             growth.end();
         }
         let upkeep = Arc::new(Upkeep::new(growth.clone(), control.page()));
-        let employed = helper::employ(upkeep.clone()).map_err(no_memory)?;
+        let employed = helper::employ(upkeep.clone()).map_err(|error| {
+            control.unlink();
+            no_memory(error)
+        })?;
         if !employed.is_helped() {
             notices.push(Notice::NoHelper);
         }
