@@ -9,12 +9,14 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::atomic::fence;
+use std::time::Duration;
 
 pub(crate) use writer::ControlWriter;
 
 use crate::format::control::{BELL_MAGIC, ControlPage, Doorbell, LAYOUT_VERSION, PAGE_BYTES, PAGE_MAGIC, state};
 use crate::protocol::{self, Pair};
 use crate::sys::file::{self, Identity};
+use crate::sys::futex;
 use crate::sys::map::{Mapping, Shared, View};
 
 // SAFETY: repr(C), of AtomicU64 alone; format::control asserts that the fields leave no gap.
@@ -145,9 +147,14 @@ impl ControlView {
         !matches!(self.state(), state::SUPERSEDED | state::CLOSED)
     }
 
-    /// Moves while the writer's process runs.
+    /// Moves while the writer's process runs, if it has a helper thread.
     pub(crate) fn heartbeat(&self) -> u64 {
         self.page.heartbeat.load(Relaxed)
+    }
+
+    /// How long ago the heartbeat was, by the clock; the boot is the writer's, or the page would not be believed.
+    pub(crate) fn age(&self) -> Duration {
+        futex::monotonic().saturating_sub(Duration::from_nanos(self.heartbeat()))
     }
 
     /// The writer's process. For messages only.

@@ -61,10 +61,8 @@ pub struct Tailer {
 impl Tailer {
     /// Begins at `at`, passing over what comes before record `first`.
     pub(crate) fn new(opened: Arc<Opened>, at: Pair, first: u64) -> Tailer {
-        // A writer that was killed may have left a page that is behind the file.
-        let view = if opened.is_written().unwrap_or(false) { opened.view() } else { None };
         Tailer {
-            view,
+            view: opened.page_to_follow(None),
             max: opened.settings.max_record.unwrap_or(u64::MAX),
             opened,
             next: at,
