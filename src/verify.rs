@@ -55,30 +55,36 @@ impl Reader {
     /// [`Error::Io`] where the file cannot be read.
     pub fn verify(&self, mut progress: impl FnMut(Progress) -> bool) -> Result<Verification> {
         let opened = &self.opened;
-        let file = opened.lend()?;
-        let file_bytes = file::metadata(&opened.path, &file)?.len();
-        let start = Pair { count: 0, end: HEADER_BYTES };
+        let mut at = Pair { count: 0, end: HEADER_BYTES };
         let result = |at: Pair, problem| Verification { records: at.count, end: at.end, problem };
-        let count = match crate::scan::count(&opened.path, &file) {
-            Ok(count) => count,
-            Err(error) => return problem(error).map(|problem| result(start, Some(problem))),
+        let (file_bytes, count, limit) = {
+            let file = opened.lend()?;
+            let file_bytes = file::metadata(&opened.path, &file)?.len();
+            let count = match opened.count_of(&file) {
+                Ok(count) => count,
+                Err(error) => return problem(error).map(|problem| result(at, Some(problem))),
+            };
+            // The file may have grown since its size was taken, but not below the count that was read after it.
+            (file_bytes, count, file::metadata(&opened.path, &file)?.len())
         };
-        // The file may have grown since its size was taken, but not below the count that was read after it.
-        let limit = file::metadata(&opened.path, &file)?.len();
-        let mut walk = Walk::new(&opened.path, &file, start, limit);
-        let mut next_report = REPORT_BYTES;
-        while walk.sequence < count {
-            if let Err(error) = walk.step() {
-                return problem(error).map(|problem| result(walk.pair(), Some(problem)));
-            }
-            if walk.position >= next_report {
-                next_report = walk.position + REPORT_BYTES;
-                if !progress(Progress { records: walk.sequence, position: walk.position, file_bytes }) {
-                    break;
+        while at.count < count {
+            // A descriptor for one stretch: `progress` may read the log itself, and this may be the only one.
+            let file = opened.lend()?;
+            let mut walk = Walk::new(&opened.path, &file, at, limit);
+            let next_report = at.end + REPORT_BYTES;
+            while walk.sequence < count && walk.position < next_report {
+                if let Err(error) = walk.step() {
+                    return problem(error).map(|problem| result(walk.pair(), Some(problem)));
                 }
             }
+            at = walk.pair();
+            drop(file);
+            let so_far = Progress { records: at.count, position: at.end, file_bytes };
+            if at.end >= next_report && !progress(so_far) {
+                break;
+            }
         }
-        Ok(result(walk.pair(), None))
+        Ok(result(at, None))
     }
 }
 
