@@ -29,6 +29,8 @@ fn follow_five(log: &Log, options: &str) -> Vec<u64> {
     reader.expect("ready");
     for n in 1..5 {
         assert_eq!(reader.numbers("at"), [n]);
+        // So that it has to wait, on a busy machine too.
+        std::thread::sleep(std::time::Duration::from_millis(20));
         writer.append(&[n as u8]).unwrap();
     }
     assert_eq!(reader.numbers("at"), [5]);
