@@ -29,13 +29,17 @@ compile_error!(
 );
 
 mod control;
+mod cover;
+mod durable;
 mod error;
 mod format;
 mod growth;
 mod helper;
+mod index;
 mod opened;
 mod protocol;
 mod reader;
+mod recovery;
 mod scan;
 mod settings;
 mod space;
@@ -51,9 +55,9 @@ mod writer;
 
 pub use error::{Error, Result};
 pub use reader::{Reader, ReaderOptions};
-pub use settings::{ReadMode, WaitStrategy};
-pub use stat::{Stat, WriterState};
+pub use settings::{Durability, ReadMode, WaitStrategy};
+pub use stat::{Discarded, Evidence, Recovery, Stat, WriterState};
 pub use stop::Stopper;
 pub use tailer::{Record, Start, Tailer, WaitCounts};
-pub use verify::{Problem, Progress, Verification};
+pub use verify::{IndexState, Problem, Progress, Verification};
 pub use writer::{Appended, Batch, Claim, Notice, Writer, WriterOptions};

@@ -65,7 +65,7 @@ fn a_sound_log_is_verified_and_described() {
     assert_eq!(report, json!({"ok": true, "records": 2, "end": 32, "problem": null}));
     assert!(text(&log, &["verify", "events.log"]).contains("ok, 2 records"));
     let stat = |log: &Log| serde_json::from_str::<Value>(&text(log, &["stat", "--json", "events.log"])).unwrap();
-    let closed = json!({"path": "events.log", "records": 2, "end": 32, "file_bytes": 32, "durable_records": null,
+    let closed = json!({"path": "events.log", "records": 2, "end": 32, "file_bytes": 32, "durable_records": 2,
         "writer": {"state": "closed", "pid": null}});
     assert_eq!(stat(&log), closed);
     let mut append = Running::start(&log, &["append", "events.log"]);

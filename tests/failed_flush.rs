@@ -6,7 +6,7 @@ mod support;
 
 use std::os::fd::AsRawFd;
 
-use immuta::{Error, Start, WriterState};
+use immuta::{Durability, Error, Start, WriterState};
 use support::mount::Mount;
 use support::{Log, is_root, skip};
 
@@ -27,7 +27,8 @@ fn a_failed_flush_ends_the_writer_and_is_told_to_followers() {
     }
     let Some(mount) = Mount::ext4(24 << 20) else { return skip("no ext4 in a file can be mounted here") };
     let log = Log::at(mount.dir.join("events.log"));
-    let mut writer = log.writer();
+    // The helper thread does not flush, so that it is this flush that fails.
+    let mut writer = log.writer_options().durability(Durability::Buffered).open(&log.path).unwrap();
     writer.append(b"published").unwrap();
     writer.sync().unwrap();
     let mut tailer = log.reader().tail(Start::Beginning).unwrap();

@@ -6,16 +6,18 @@ mod writer;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::atomic::fence;
 
-pub(crate) use writer::ControlWriter;
+pub(crate) use writer::{Beginning, ControlWriter, retire};
 
-use crate::format::control::{BELL_MAGIC, ControlPage, Doorbell, LAYOUT_VERSION, PAGE_BYTES, PAGE_MAGIC, state};
+use crate::format::control::{
+    BELL_MAGIC, ControlPage, Doorbell, Extent, LAYOUT_VERSION, PAGE_BYTES, PAGE_MAGIC, state,
+};
 use crate::protocol::{self, Pair};
 use crate::sys::file::Identity;
 use crate::sys::map::{Mapping, Shared, View};
+use crate::sys::origin::boot_id;
 
 // SAFETY: repr(C), of AtomicU64 alone; format::control asserts that the fields leave no gap.
 unsafe impl Shared for ControlPage {}
@@ -51,16 +53,6 @@ impl Subject {
     }
 }
 
-/// Words to tell one boot of the machine from another; zeros where the system hides it.
-fn boot_id() -> [u64; 2] {
-    static BOOT_ID: OnceLock<[u64; 2]> = OnceLock::new();
-    *BOOT_ID.get_or_init(|| {
-        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        let number = u128::from_str_radix(&text.trim().replace('-', ""), 16).unwrap_or(0);
-        [(number >> 64) as u64, number as u64]
-    })
-}
-
 fn open_plain(path: &Path, write: bool) -> Option<File> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
     let file = OpenOptions::new().read(true).write(write).custom_flags(flags).open(path).ok()?;
@@ -74,6 +66,21 @@ fn describes(page: &ControlPage, log: Identity) -> bool {
         && page.inode.load(Relaxed) == log.inode
         && page.birth_ns.load(Relaxed) == log.birth_ns
         && page.boot_id.iter().zip(boot_id()).all(|(word, value)| word.load(Relaxed) == value)
+}
+
+/// What the control page of the last writer says, if it is still there: it outlives its writer, not the boot.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct LastPage {
+    /// There is one, of this boot and of this file.
+    pub(crate) found: bool,
+    /// A flush had failed.
+    pub(crate) failed: bool,
+}
+
+/// Looks at the page of the last writer.
+pub(crate) fn last_page(subject: &Subject) -> LastPage {
+    let view = ControlView::open(subject);
+    LastPage { found: view.is_some(), failed: view.is_some_and(|view| view.state() == state::FAILED) }
 }
 
 /// A follower's side of the control page.
@@ -157,5 +164,21 @@ impl ControlView {
     /// The pair of the last event; `None` where the writer is too fast for it to be read.
     pub(crate) fn pair(&self) -> Option<Pair> {
         (0..1000).find_map(|_| protocol::try_pair(&self.page.published))
+    }
+
+    /// The same of what is durable.
+    pub(crate) fn durable_pair(&self) -> Option<Pair> {
+        (0..1000).find_map(|_| protocol::try_pair(&self.page.durable))
+    }
+
+    /// The words that a follower goes by.
+    #[inline(always)]
+    pub(crate) fn extent(&self, durable: bool) -> &Extent {
+        if durable { &self.page.durable } else { &self.page.published }
+    }
+
+    /// Another one means that counted records may be others than before.
+    pub(crate) fn history_id(&self) -> [u64; 2] {
+        [0, 1].map(|n| self.page.history_id[n].load(Relaxed))
     }
 }

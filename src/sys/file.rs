@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::time::UNIX_EPOCH;
 
-use nix::fcntl::{FallocateFlags, fallocate};
+use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::statfs::{self, FsType, fstatfs};
 
@@ -212,13 +212,38 @@ pub(crate) fn flush(file: &File) -> io::Result<()> {
     }
 }
 
-/// Returns when the file's name is on the disk.
-pub(crate) fn flush_directory_of(path: &Path) -> io::Result<()> {
+/// Numbers that nobody else has.
+pub(crate) fn random_words<const N: usize>() -> io::Result<[u64; N]> {
+    let mut words = [[0; 8]; N];
+    io::Read::read_exact(&mut File::open("/dev/urandom")?, words.as_flattened_mut())?;
+    Ok(words.map(u64::from_le_bytes))
+}
+
+/// Forgets what is cached of a file and not dirty, so that the next read asks the disk. After a failed flush the cache tells nothing.
+pub(crate) fn forget_cached(file: &File) -> io::Result<()> {
+    Ok(posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?)
+}
+
+/// The directory that a file is in, to be flushed; `None` where it may be written to and not be read: then there is no
+/// flush of it to be had.
+pub(crate) fn directory_of(path: &Path) -> Result<Option<File>> {
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    File::open(directory)?.sync_all()
+    match File::open(directory) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(None),
+        Err(error) => Err(Error::io("open, to flush it, the directory", directory, error)),
+        Ok(directory) => Ok(Some(directory)),
+    }
+}
+
+/// Returns when the file's name is on the disk.
+pub(crate) fn flush_directory_of(path: &Path) -> io::Result<()> {
+    match directory_of(path) {
+        Ok(directory) => directory.map_or(Ok(()), |directory| directory.sync_all()),
+        Err(error) => Err(io::Error::other(error)),
+    }
 }
 
 #[cfg(test)]
