@@ -163,6 +163,20 @@ fn a_file_without_the_rights_to_it_is_told_so() {
 }
 
 #[test]
+fn a_read_only_file_system_is_read_and_not_appended_to() {
+    if !is_root() {
+        return;
+    }
+    let mount = Mount::tmpfs(1 << 20);
+    let log = Log::at(mount.dir.join("events.log"));
+    let path = log.path.to_str().unwrap();
+    ok(&log, &["append", path], b"before\n");
+    mount.make_read_only();
+    fails(&log, &["append", path], 1, &["events.log", "Read-only file system"]);
+    assert_eq!(text(&log, &["cat", path]), "before\n");
+}
+
+#[test]
 fn a_full_disk_is_an_error_and_appending_goes_on_once_there_is_room() {
     if !is_root() {
         return;

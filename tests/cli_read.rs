@@ -179,6 +179,32 @@ fn a_closed_pipe_is_a_quiet_end() {
 }
 
 #[test]
+fn a_signal_ends_a_command_whose_output_nobody_takes() {
+    let log = Log::new();
+    let mut writer = log.writer();
+    writer.append(&[b'x'; 1 << 20]).unwrap();
+    for args in [&["cat", "events.log"][..], &["tail", "-f", "events.log"], &["get", "events.log", "0"]] {
+        let unread = Running::start_unread(&log, args);
+        until("its pipe is full", || unread.waits_for_a_file());
+        unread.signal(Signal::SIGTERM);
+        assert_eq!(unread.end(), (Some(143), String::new()), "{args:?}");
+    }
+}
+
+#[test]
+fn a_log_that_is_replaced_is_an_end_after_what_is_readable() {
+    let log = twenty();
+    let follower = Running::start(&log, &["tail", "-f", "-n", "1", "events.log"]);
+    assert_eq!(follower.line(), "19");
+    let other = log.dir.path().join("other");
+    std::fs::copy(&log.path, &other).unwrap();
+    std::fs::rename(&other, &log.path).unwrap();
+    let (code, said) = follower.end();
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("removed or replaced"), "{said}");
+}
+
+#[test]
 fn a_log_that_goes_away_is_an_end_after_what_is_readable() {
     let log = twenty();
     let follower = Running::start(&log, &["tail", "-f", "-n", "1", "events.log"]);

@@ -83,6 +83,18 @@ impl Running {
         Running { stdin: child.stdin.take(), child, lines }
     }
 
+    /// One whose output nobody reads, so that it stands still once a pipe full of it is there.
+    pub fn start_unread(log: &Log, args: &[&str]) -> Running {
+        let mut child = immuta(log, args).stdin(Stdio::piped()).spawn().expect("immuta starts");
+        Running { stdin: child.stdin.take(), child, lines: channel().1 }
+    }
+
+    /// Whether it sleeps in a system call that waits for a file: a read, a write, a poll.
+    pub fn waits_for_a_file(&self) -> bool {
+        let at = std::fs::read_to_string(format!("/proc/{}/wchan", self.id())).unwrap_or_default();
+        ["pipe", "poll", "open"].iter().any(|call| at.contains(call))
+    }
+
     pub fn id(&self) -> u32 {
         self.child.id()
     }

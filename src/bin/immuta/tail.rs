@@ -59,7 +59,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         (From::Last(n), None) => Start::Last(n),
     })?;
     let what = Follow { until, count: args.count, timeout: args.timeout, waits: args.follow };
-    follow(&mut tailer, &mut Output::new(args.output)?, &signals, &what)
+    follow(&mut tailer, &mut Output::new(args.output, &signals)?, &signals, &what)
 }
 
 fn open(args: &Args, signals: &Signals) -> Result<Reader, Failure> {

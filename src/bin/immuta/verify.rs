@@ -70,6 +70,6 @@ fn report(args: &Args, records: u64, end: u64, problem: Option<&Problem>) -> Res
             format!("{path}: damaged at position {position}{record}: {message}; {records} records before it are whole")
         }
     };
-    let mut out = stdout()?;
+    let mut out = stdout(None)?;
     writeln!(out, "{text}").and_then(|()| out.flush()).map_err(Failure::Output)
 }

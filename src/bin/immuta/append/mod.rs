@@ -2,7 +2,6 @@
 
 mod input;
 
-use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -10,7 +9,7 @@ use std::path::PathBuf;
 use immuta::{Appended, Error, Writer};
 
 use crate::failure::Failure;
-use crate::output::stdout;
+use crate::output::{Stdout, stdout};
 use crate::signals::Signals;
 use input::Input;
 
@@ -52,7 +51,7 @@ struct Appender<'a> {
     input: Input<'a>,
     /// Of what was published since the last report.
     appended: Vec<Appended>,
-    report: Option<BufWriter<File>>,
+    report: Option<BufWriter<Stdout<'a>>>,
     /// Records so far, for messages.
     records: u64,
 }
@@ -61,7 +60,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let signals = Signals::catch()?;
     // The input first: without it no log is created.
     let input = Input::open(args.file.as_deref(), &signals)?;
-    let report = if args.json { Some(stdout()?) } else { None };
+    if input.is(&args.log) {
+        let message = format!("{}: the input is the log itself, which would have no end", args.log.display());
+        return Err(Failure::Usage(message));
+    }
+    let report = if args.json { Some(stdout(Some(&signals))?) } else { None };
     let writer = Writer::open(&args.log)?;
     for notice in writer.notices() {
         // Where stderr is closed there is nobody to tell.
@@ -220,11 +223,10 @@ impl Appender<'_> {
     fn tell(&mut self) -> Result<(), Failure> {
         self.records += self.appended.len() as u64;
         if let Some(out) = &mut self.report {
-            for Appended { sequence, position, size } in &self.appended {
+            let printed = self.appended.iter().try_for_each(|Appended { sequence, position, size }| {
                 writeln!(out, "{{\"sequence\":{sequence},\"position\":{position},\"size\":{size}}}")
-                    .map_err(Failure::Output)?;
-            }
-            out.flush().map_err(Failure::Output)?;
+            });
+            printed.and_then(|()| out.flush()).map_err(|error| out.get_ref().failure(error))?;
         }
         self.appended.clear();
         Ok(())
