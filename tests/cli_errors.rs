@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use support::cli::{Running, fails, immuta, is_failure, ok, run, run_with, text};
+use support::cli::{Running, fails, immuta, is_failure, ok, on_a_terminal, run, run_with, text};
 use support::mount::Mount;
 use support::{Log, bounded, encode, is_root, until};
 
@@ -84,6 +84,24 @@ fn a_sound_log_is_verified_and_described() {
     assert_eq!(stat(&empty)["records"], 0);
     assert_eq!(text(&empty, &["cat", "events.log"]), "");
     assert!(text(&empty, &["verify", "events.log"]).contains("ok, 0 records"));
+}
+
+#[test]
+fn verifying_a_large_log_shows_its_progress_on_a_terminal_only() {
+    let log = Log::new();
+    let sizes = [64u64 << 20, 64 << 20];
+    let mut file = std::fs::File::create(&log.path).unwrap();
+    let mut at = 8;
+    // A log with holes: it takes no room on the disk.
+    std::io::Write::write_all(&mut file, &(sizes.len() as u64).to_le_bytes()).unwrap();
+    for size in sizes {
+        std::os::unix::fs::FileExt::write_all_at(&file, &size.to_le_bytes(), at).unwrap();
+        at += 8 + size;
+    }
+    file.set_len(at).unwrap();
+    assert!(text(&log, &["verify", "events.log"]).starts_with("events.log: ok, 2 records"));
+    let Some(shown) = on_a_terminal(&log, "verify events.log") else { return };
+    assert!(shown.contains("of 128.00 MiB") && shown.contains("events.log: ok, 2 records"), "{shown}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, channel};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{LIMIT, Log, bounded};
+use super::{LIMIT, Log, bounded, skip};
 
 /// `immuta` with these arguments, not started yet.
 pub fn immuta(log: &Log, args: &[&str]) -> Command {
@@ -58,6 +58,21 @@ pub fn is_failure(output: &Output, code: i32, words: &[&str]) {
     assert_eq!(output.status.code(), Some(code), "{said}");
     assert!(said.starts_with("immuta: ") && said.trim_end().lines().count() == 1, "one line: {said}");
     words.iter().for_each(|word| assert!(said.contains(word), "{word:?} is not in: {said}"));
+}
+
+/// Runs to its end on a terminal of its own; returns what the terminal got. `None`, and SKIPPED, where there is no script(1).
+pub fn on_a_terminal(log: &Log, args: &str) -> Option<String> {
+    let line = format!("{} {args}", env!("CARGO_BIN_EXE_immuta"));
+    let mut script = Command::new("script");
+    script.args(["-qec", &line, "/dev/null"]).current_dir(log.dir.path()).stdin(Stdio::null());
+    script.env("IMMUTA_CONTROL_DIR", &log.control).env("TMPDIR", log.dir.path());
+    match bounded("script", move || script.output()) {
+        Ok(output) => Some(String::from_utf8(output.stdout).expect("text")),
+        Err(error) => {
+            skip(&format!("script, which makes a terminal: {error}"));
+            None
+        }
+    }
 }
 
 /// A running `immuta`, killed by its id if the test ends before it.
