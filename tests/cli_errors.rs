@@ -158,8 +158,10 @@ fn help_has_an_example_for_every_command() {
     }
     assert!(text(&log, &["--help"]).contains("Exit codes"));
     assert_eq!(text(&log, &["--version"]), concat!("immuta ", env!("CARGO_PKG_VERSION"), "\n"));
-    for shell in ["bash", "zsh", "fish"] {
-        assert!(text(&log, &["completions", shell]).contains("verify"), "{shell}");
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = text(&log, &["completions", shell]);
+        assert!(script.contains("verify") && script.contains("max-bytes") && script.contains("version"), "{shell}");
+        assert!(!script.contains("demo-part"), "{shell}: what nobody is to type is not offered");
     }
 }
 
