@@ -4,7 +4,8 @@ mod support;
 
 use nix::sys::signal::Signal;
 use support::cli::{Running, fails, immuta, is_failure, ok, run_with, text};
-use support::{Log, bounded, encode, parse, until};
+use support::mount::Mount;
+use support::{Log, bounded, encode, is_root, parse, skip, until};
 
 fn records(input: &[u8], options: &[&str]) -> Vec<Vec<u8>> {
     let log = Log::new();
@@ -129,6 +130,26 @@ fn a_signal_ends_it_with_everything_kept_and_the_log_closed() {
         assert_eq!(log.bytes(), encode(&["kept"]));
         let stat: serde_json::Value = serde_json::from_str(&text(&log, &["stat", "--json", "events.log"])).unwrap();
         assert_eq!(stat["writer"]["state"], "closed");
+    }
+}
+
+#[test]
+fn what_it_has_appended_when_it_exits_survives_a_power_cut() {
+    if !is_root() {
+        return;
+    }
+    for signal in [None, Some(Signal::SIGINT), Some(Signal::SIGTERM)] {
+        let Some(mount) = Mount::ext4(24 << 20) else { return skip("no ext4 in a file can be mounted here") };
+        let log = Log::at(mount.dir.join("events.log"));
+        let mut append = Running::start(&log, &["append", log.path.to_str().unwrap()]);
+        append.say("kept");
+        until("it is there", || log.path.exists() && log.reader().stat().is_ok_and(|stat| stat.records == 1));
+        signal.iter().for_each(|signal| append.signal(*signal));
+        let code = signal.map_or(0, |signal| 128 + signal as i32);
+        assert_eq!(append.end(), (Some(code), String::new()));
+        mount.cut_power();
+        mount.restore_power();
+        assert_eq!(log.bytes(), encode(&["kept"]), "{signal:?}");
     }
 }
 

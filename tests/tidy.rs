@@ -65,7 +65,7 @@ impl Source {
     }
 
     /// The line with `super::` written as `crate::`, where the parent is the library.
-    fn from_the_root(&self, line: &str) -> String {
+    fn seen_from_the_root(&self, line: &str) -> String {
         let depth = self.name.trim_end_matches("/mod.rs").matches('/').count();
         line.replace(&"super::".repeat(depth), "crate::")
     }
@@ -128,7 +128,7 @@ fn a_module_names_only_modules_of_lower_layers() {
             continue;
         };
         for (n, line) in source.code() {
-            let line = source.from_the_root(line);
+            let line = source.seen_from_the_root(line);
             for other in named(&line).filter(|other| *other != module) {
                 if layer(other).is_none_or(|other| other >= own) {
                     writeln!(
@@ -248,7 +248,7 @@ fn the_housekeeper_sees() {
     assert_eq!(source(text).module(), Some("sys"));
     let named_from = |name: &str, line: &str| {
         let source = Source { name: name.into(), text: String::new() };
-        named(&source.from_the_root(line)).map(str::to_owned).collect::<Vec<_>>()
+        named(&source.seen_from_the_root(line)).map(str::to_owned).collect::<Vec<_>>()
     };
     assert_eq!(named_from("src/scan.rs", "use super::writer::Writer;"), ["writer"]);
     assert_eq!(named_from("src/tailer/mod.rs", "use super::writer::Writer;"), ["writer"]);
