@@ -60,4 +60,4 @@ pub use stat::{Discarded, Evidence, Recovery, Stat, WriterState};
 pub use stop::Stopper;
 pub use tailer::{Record, Start, Tailer, WaitCounts};
 pub use verify::{IndexState, Problem, Progress, Verification};
-pub use writer::{Appended, Batch, Claim, Notice, Writer, WriterOptions};
+pub use writer::{Appended, Batch, Claim, Notice, Repair, Writer, WriterOptions};

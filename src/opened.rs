@@ -9,7 +9,7 @@ use crate::control::{ControlView, Subject};
 use crate::error::{Error, Result};
 use crate::format::control::state;
 use crate::format::log::HEADER_BYTES;
-use crate::index::{Found, Index};
+use crate::index::{self, Found, Index};
 use crate::protocol::Pair;
 use crate::scan::{self, Walk};
 use crate::settings::Settings;
@@ -32,6 +32,7 @@ pub(crate) struct Opened {
     pub(crate) settings: Settings,
     subject: Subject,
     pool: Pool,
+    index_path: PathBuf,
     view: Mutex<Option<Arc<ControlView>>>,
     /// A page that was found behind the file, and its heartbeat then.
     dead: Mutex<Option<(Identity, u64)>>,
@@ -47,7 +48,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Opened {
     pub(crate) fn new(path: PathBuf, settings: Settings, subject: Subject, pool: Pool) -> Opened {
         let (view, dead, window, buffers) = Default::default();
-        Opened { path, settings, subject, pool, view, dead, window, buffers }
+        let index_path = index::path_of(&path);
+        Opened { path, settings, subject, pool, index_path, view, dead, window, buffers }
     }
 
     /// A descriptor; waits while all are lent.
@@ -158,7 +160,7 @@ impl Opened {
 
     /// The index, where there is one that can be used.
     pub(crate) fn index(&self) -> Option<Index> {
-        match Index::find(&self.path, self.subject.identity, self.subject.owner) {
+        match self.find_index() {
             Ok(Found::Ours(index)) => Some(index),
             _ => None,
         }
@@ -166,7 +168,7 @@ impl Opened {
 
     /// What lies under the name of the index.
     pub(crate) fn find_index(&self) -> io::Result<Found> {
-        Index::find(&self.path, self.subject.identity, self.subject.owner)
+        Index::find(&self.index_path, self.subject.identity, self.subject.owner)
     }
 
     /// The control page, for followers that take only what is durable.

@@ -170,8 +170,29 @@ impl Reader {
 
     /// The place of record `sequence`, or the end where there are fewer.
     fn walk_towards(&self, sequence: u64) -> Result<Pair> {
-        let end = self.opened.extent()?;
-        self.walk(sequence.min(end.count), end)
+        match self.place_of(sequence)? {
+            Some(place) => Ok(place),
+            None => {
+                let end = self.opened.extent()?;
+                // It may have come meanwhile.
+                if sequence < end.count { self.walk(sequence, end) } else { Ok(end) }
+            }
+        }
+    }
+
+    /// The place of record `sequence`, if it may be read.
+    fn place_of(&self, sequence: u64) -> Result<Option<Pair>> {
+        if self.opened.settings.durable {
+            let end = self.opened.extent()?;
+            return if sequence < end.count { self.walk(sequence, end).map(Some) } else { Ok(None) };
+        }
+        let count = self.opened.count()?;
+        if sequence >= count {
+            return Ok(None);
+        }
+        // The exact end is not needed: the file is never shorter than the count that was read before its size.
+        let end = file::metadata(&self.opened.path, &*self.opened.lend()?)?.len();
+        self.walk(sequence, Pair { count, end }).map(Some)
     }
 
     fn walk(&self, sequence: u64, end: Pair) -> Result<Pair> {
@@ -206,16 +227,10 @@ impl Reader {
     /// [`Error::TooLarge`] beyond [`max_record`](ReaderOptions::max_record), [`Error::Damaged`], [`Error::Io`].
     pub fn get(&self, sequence: u64) -> Result<Option<Vec<u8>>> {
         let opened = &self.opened;
-        if sequence >= opened.count()? {
-            return Ok(None);
-        }
-        let end = opened.extent()?;
-        if sequence >= end.count {
-            return Ok(None);
-        }
-        let at = self.walk(sequence, end)?;
+        let Some(at) = self.place_of(sequence)? else { return Ok(None) };
         let file = opened.lend()?;
-        let mut walk = Walk::new(&opened.path, &file, at, end.end);
+        let file_bytes = file::metadata(&opened.path, &file)?.len();
+        let mut walk = Walk::new(&opened.path, &file, at, file_bytes);
         let size = walk.step()?;
         let position = at.end;
         let max = opened.settings.max_record.unwrap_or(scan::COPIED_MOST);

@@ -56,11 +56,11 @@ pub(crate) fn path_of(log: &Path) -> PathBuf {
 }
 
 impl Index {
-    /// The index of the log at `log`, which belongs to user `owner`.
-    pub(crate) fn find(log: &Path, identity: Identity, owner: u32) -> io::Result<Found> {
+    /// The index at `path`, of the log of this identity, which belongs to user `owner`.
+    pub(crate) fn find(path: &Path, identity: Identity, owner: u32) -> io::Result<Found> {
         let mut options = OpenOptions::new();
         options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY);
-        let file = match options.open(path_of(log)) {
+        let file = match options.open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Missing),
             // A link, a socket: nothing that a writer of this log has made.

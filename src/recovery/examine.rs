@@ -8,7 +8,7 @@ use crate::control::LastPage;
 use crate::error::{Error, Result};
 use crate::format::index::{Entry, Run, What};
 use crate::format::log::{HEADER_BYTES, most_records};
-use crate::index::{Found, Index, is_borne_out};
+use crate::index::{self, Found, Index, is_borne_out};
 use crate::protocol::Pair;
 use crate::scan::{self, Walk};
 use crate::stat::Evidence;
@@ -50,7 +50,7 @@ pub(crate) struct Findings {
 /// Examines the log `file`, whose lock the caller holds.
 pub(crate) fn examine(path: &Path, file: &File, metadata: &Metadata, page: LastPage) -> Result<Findings> {
     let error = |error| Error::io("read the index of", path, error);
-    let found = Index::find(path, Identity::of(metadata), metadata.uid()).map_err(error)?;
+    let found = Index::find(&index::path_of(path), Identity::of(metadata), metadata.uid()).map_err(error)?;
     let had_index = !matches!(found, Found::Missing);
     let index = match found {
         Found::Ours(index) if metadata.len() > 0 => Some(index),

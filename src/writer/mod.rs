@@ -3,6 +3,7 @@
 mod batch;
 mod claim;
 mod options;
+mod repair;
 
 use std::cell::Cell;
 use std::fs::File;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 pub use batch::Batch;
 pub use claim::Claim;
 pub use options::{Notice, WriterOptions};
+pub use repair::Repair;
 
 use crate::control::ControlWriter;
 use crate::cover::Cover;

@@ -79,7 +79,7 @@ impl fmt::Display for Notice {
 pub struct WriterOptions {
     mode: Option<u32>,
     doorbell_mode: u32,
-    control_dir: Option<PathBuf>,
+    pub(super) control_dir: Option<PathBuf>,
     window: u64,
     reserve: u64,
     mapped: bool,
@@ -240,7 +240,7 @@ impl WriterOptions {
 }
 
 /// Opens the file and takes the writer's locks, on the file that has the name when they are taken.
-fn open_locked(path: &Path, mode: Option<u32>) -> Result<(File, Metadata)> {
+pub(super) fn open_locked(path: &Path, mode: Option<u32>) -> Result<(File, Metadata)> {
     for _ in 0..RENAMES_MOST {
         let (file, metadata, _) = file::open_to_write(path, mode)?;
         let identity = Identity::of(&metadata);

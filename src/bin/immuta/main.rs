@@ -8,9 +8,11 @@ mod failure;
 mod follow;
 mod get;
 mod output;
+mod repair;
 mod signals;
 mod stat;
 mod tail;
+mod times;
 mod verify;
 
 use std::process::ExitCode;
@@ -42,6 +44,7 @@ enum Command {
     Get(get::Args),
     Stat(stat::Args),
     Verify(verify::Args),
+    Repair(repair::Args),
     Completions(completions::Args),
     Demo(demo::Args),
     #[command(name = "demo-part", hide = true)]
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Command::Get(args) => get::run(&args),
         Command::Stat(args) => stat::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Repair(args) => repair::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::DemoPart(args) => demo::run_part(&args),
