@@ -11,7 +11,7 @@ const LAYERS: &[&[&str]] = &[
     &["format", "sys"],
     &["protocol", "stop"],
     &["control", "growth", "helper", "scan", "window"],
-    &["opened", "space", "upkeep"],
+    &["opened", "space", "survey", "upkeep"],
     &["tailer", "writer"],
     &["reader"],
     &["verify"],
