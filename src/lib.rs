@@ -45,6 +45,8 @@ mod settings;
 mod space;
 mod stat;
 mod stop;
+#[doc(hidden)]
+pub mod survey;
 mod sys;
 mod tailer;
 mod units;

@@ -62,7 +62,7 @@ fn a_sound_log_is_verified_and_described() {
     let log = Log::new();
     ok(&log, &["append", "events.log"], b"abc\ndefgh\n");
     let report: Value = serde_json::from_str(&text(&log, &["verify", "--json", "events.log"])).unwrap();
-    assert_eq!(report, json!({"ok": true, "records": 2, "end": 32, "problem": null}));
+    assert_eq!(report, json!({"ok": true, "records": 2, "end": 32, "problem": null, "index": "ok"}));
     assert!(text(&log, &["verify", "events.log"]).contains("ok, 2 records"));
     let stat = |log: &Log| serde_json::from_str::<Value>(&text(log, &["stat", "--json", "events.log"])).unwrap();
     let closed = json!({"path": "events.log", "records": 2, "end": 32, "file_bytes": 32, "durable_records": 2,

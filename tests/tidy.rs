@@ -14,7 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["index"],
     &["cover", "recovery"],
     &["durable"],
-    &["opened", "space", "upkeep"],
+    &["opened", "space", "survey", "upkeep"],
     &["tailer", "writer"],
     &["reader"],
     &["verify"],

@@ -124,7 +124,7 @@ fn fill(page: &ControlPage, subject: &Subject, beginning: Beginning) {
     }
     page.epoch.store(beginning.epoch, Relaxed);
     page.pid.store(std::process::id().into(), Relaxed);
-    page.start_time.store(start_time().unwrap_or(0), Relaxed);
+    page.start_time.store(start_time("self").unwrap_or(0), Relaxed);
     page.state.store(state::OPEN, Relaxed);
     page.heartbeat.store(futex::monotonic().as_nanos() as u64, Relaxed);
     for (extent, pair) in [(&page.published, beginning.published), (&page.durable, beginning.durable)] {
@@ -137,8 +137,9 @@ fn fill(page: &ControlPage, subject: &Subject, beginning: Beginning) {
     page.magic.store(PAGE_MAGIC, Release);
 }
 
-fn start_time() -> Option<u64> {
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+/// When a process began, in clock ticks since boot; `process` is its id, or "self".
+pub(crate) fn start_time(process: &str) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     // The name, in parentheses, may hold anything; field 3 follows it.
     stat.rsplit_once(')')?.1.split_whitespace().nth(22 - 3)?.parse().ok()
 }
@@ -198,7 +199,7 @@ fn squatter_or_page(path: &Path, subject: &Subject) -> Result<Option<File>, Stri
         let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
         return Err(format!("{}: the name is taken by {kind} of user {owner}, mode {mode:04o}", path.display()));
     }
-    Ok(open_plain(path, true))
+    Ok(open_plain(path, true).ok())
 }
 
 /// The name under which a file is made: one name a log, so that what a killed writer left is found by the next.
@@ -247,7 +248,7 @@ pub(crate) fn retire(subject: &Subject) {
 fn supersede(file: &File, subject: &Subject) {
     let Ok(mapping) = Mapping::writable(file, 0, PAGE_BYTES) else { return };
     let page = View::<ControlPage>::new(mapping);
-    if page.magic.load(Acquire) == PAGE_MAGIC && describes(&page, subject.identity) {
+    if page.magic.load(Acquire) == PAGE_MAGIC && describes(&page, subject.identity).is_ok() {
         page.state.store(state::SUPERSEDED, Release);
         for extent in [&page.published, &page.durable] {
             // The slot of the new event repeats the pair, so that the pair stays readable. The dead writer stores no more.

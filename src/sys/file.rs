@@ -1,5 +1,6 @@
 //! Opening files, telling them apart, reading, growing and cutting them.
 
+use std::collections::HashSet;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -132,10 +133,30 @@ pub(crate) enum FileSystem {
 }
 
 pub(crate) fn file_system(file: &File) -> FileSystem {
+    fstatfs(file).map_or(FileSystem::Other, |stat| of_type(stat.filesystem_type()))
+}
+
+/// As [`file_system`], of a file that need not be readable.
+pub(crate) fn file_system_at(path: &Path) -> io::Result<FileSystem> {
+    Ok(of_type(statfs::statfs(path)?.filesystem_type()))
+}
+
+/// The devices of the mounted file systems, as the kernel knows them.
+pub(crate) fn mounted_devices() -> HashSet<u64> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    // "36 35 98:0 /root /mount options …"
+    let device = |line: &str| {
+        let (major, minor) = line.split_whitespace().nth(2)?.split_once(':')?;
+        Some(libc::makedev(major.parse().ok()?, minor.parse().ok()?))
+    };
+    mounts.lines().filter_map(device).collect()
+}
+
+fn of_type(kind: FsType) -> FileSystem {
     const F2FS: FsType = FsType(0xF2F5_2010);
     const XFS: FsType = FsType(0x5846_5342);
-    match fstatfs(file).map(|stat| stat.filesystem_type()) {
-        Ok(statfs::EXT4_SUPER_MAGIC | statfs::TMPFS_MAGIC | XFS | F2FS) => FileSystem::Reserves,
+    match kind {
+        statfs::EXT4_SUPER_MAGIC | statfs::TMPFS_MAGIC | XFS | F2FS => FileSystem::Reserves,
         _ => FileSystem::Other,
     }
 }
@@ -264,6 +285,7 @@ mod tests {
         assert_eq!(read_at(&file, &mut bytes, 1).unwrap(), 4);
         assert_eq!(bytes, [b'b', b'c', 0, 0]);
         let identity = Identity::of(&metadata);
+        assert_eq!(file_system_at(&path).unwrap(), file_system(&file));
         assert!(names(&path, identity));
         std::fs::remove_file(&path).unwrap();
         drop(file);

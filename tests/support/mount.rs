@@ -37,6 +37,20 @@ impl Mount {
         mounted.then(|| Mount { dir, place })
     }
 
+    /// An overlayfs of the new directories `lower` and `upper` in `place_of_layers`; `None` where this machine has none.
+    pub fn overlay(place_of_layers: &Path) -> Option<Mount> {
+        let (place, dir) = place();
+        let layer = |name: &str| {
+            let path = place_of_layers.join(name);
+            std::fs::create_dir(&path).expect("a directory for a layer");
+            format!("{name}dir={}", path.display())
+        };
+        let options = ["lower", "upper", "work"].map(layer).join(",");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "overlay", "-o", &options, "immuta-test"]).arg(&dir);
+        mount.status().is_ok_and(|status| status.success()).then(|| Mount { dir, place })
+    }
+
     /// From now on nothing can be written to it.
     pub fn make_read_only(&self) {
         run(Command::new("mount").args(["-o", "remount,ro"]).arg(&self.dir));
