@@ -233,6 +233,21 @@ pub(crate) fn flush(file: &File) -> io::Result<()> {
     }
 }
 
+/// Gives a side file the owner and the rights of its log.
+pub(crate) fn own_like(file: &File, log: &Metadata) -> io::Result<()> {
+    let own = file.metadata()?;
+    let mut mode = log.mode() & 0o777;
+    if (own.uid(), own.gid()) != (log.uid(), log.gid()) {
+        match std::os::unix::fs::fchown(file, Some(log.uid()), Some(log.gid())) {
+            Ok(()) => {}
+            // A group that this user is not in: what it may do, another one may not.
+            Err(_) if own.uid() == log.uid() => mode &= !0o070,
+            Err(error) => return Err(error),
+        }
+    }
+    file.set_permissions(PermissionsExt::from_mode(mode))
+}
+
 /// Numbers that nobody else has.
 pub(crate) fn random_words<const N: usize>() -> io::Result<[u64; N]> {
     let mut words = [[0; 8]; N];
