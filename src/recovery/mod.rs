@@ -19,7 +19,7 @@ use crate::format::log::HEADER_BYTES;
 use crate::index::{self, IndexWriter};
 use crate::protocol::Pair;
 use crate::scan;
-use crate::stat::{Discarded, Recovery};
+use crate::stat::{Discarded, Evidence, Recovery};
 use crate::sys::file;
 use crate::sys::origin::Origin;
 
@@ -99,8 +99,8 @@ pub(crate) fn recover(
     if index.is_none() {
         // One that is not kept up must not be taken for the truth later.
         match index::remove(&index::path_of(path)) {
-            // Another file's is not believed in any case.
-            Err(_) if !had_ours => {}
+            // Another file's is not believed in any case; and records behind a clean close are taken without it.
+            Err(_) if !had_ours || evidence == Evidence::Closed => {}
             removed => removed.map_err(|error| Error::io("remove the index of", path, error))?,
         }
     }
