@@ -5,6 +5,7 @@
 //! cargo run --example consumer -- events.log --count 100
 //! ```
 
+use std::io::Write;
 use std::time::Duration;
 
 use immuta::{ReaderOptions, Start};
@@ -30,9 +31,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     std::thread::spawn(move || signals.forever().for_each(|_| stopper.stop()));
 
+    let mut out = std::io::stdout().lock();
     for _ in 0..count {
         match tailer.next()? {
-            Some(record) => println!("{} {}", record.sequence(), String::from_utf8_lossy(record.payload())),
+            Some(record) => writeln!(out, "{} {}", record.sequence(), String::from_utf8_lossy(record.payload()))?,
             None => break, // Stopped.
         }
     }

@@ -109,6 +109,20 @@ pub enum Error {
         /// What the system said of the flush.
         message: String,
     },
+    /// Only what is durable is wanted, and nothing tells what that is.
+    #[error("{}: nothing tells which records are durable: {reason}", path.display())]
+    DurableUnknown {
+        /// The log.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// A place in time is wanted, and nothing tells when records came.
+    #[error("{}: nothing tells when its records came: it has no index that can be used (a writer that opens it makes one, for what comes then)", path.display())]
+    NoTimes {
+        /// The log.
+        path: PathBuf,
+    },
     /// The writer was inherited by a forked child. Only the process that opened a log may write to it.
     #[error("{}: this writer belongs to the parent process; a forked child must open its own log", path.display())]
     Forked {
@@ -132,6 +146,8 @@ impl Error {
             | Error::Stopped { path }
             | Error::Source { path, .. }
             | Error::Failed { path, .. }
+            | Error::DurableUnknown { path, .. }
+            | Error::NoTimes { path }
             | Error::Forked { path } => path,
         }
     }

@@ -13,7 +13,8 @@ use crate::units::HEARTBEAT;
 
 /// What is done for one log at each heartbeat and after each nudge. It must not panic, and must return soon.
 pub(crate) trait Chore: Send + Sync {
-    fn run(&self);
+    /// Returns how soon it wants to be run again.
+    fn run(&self) -> Duration;
 }
 
 struct Helper {
@@ -104,9 +105,9 @@ impl Helper {
         let mut chores = Vec::new();
         loop {
             chores.extend(locked(&self.chores).iter().cloned());
-            let limit = if chores.is_empty() { Duration::MAX } else { HEARTBEAT };
+            let mut limit = if chores.is_empty() { Duration::MAX } else { HEARTBEAT };
             for chore in chores.drain(..) {
-                chore.run();
+                limit = limit.min(chore.run());
             }
             thread::park_timeout(limit);
         }
@@ -121,8 +122,9 @@ mod tests {
 
     struct Counts(AtomicU32);
     impl Chore for Counts {
-        fn run(&self) {
+        fn run(&self) -> Duration {
             self.0.fetch_add(1, Ordering::Relaxed);
+            HEARTBEAT
         }
     }
 

@@ -29,18 +29,24 @@ compile_error!(
 );
 
 mod control;
+mod cover;
+mod durable;
 mod error;
 mod format;
 mod growth;
 mod helper;
+mod index;
 mod opened;
 mod protocol;
 mod reader;
+mod recovery;
 mod scan;
 mod settings;
 mod space;
 mod stat;
 mod stop;
+#[doc(hidden)]
+pub mod survey;
 mod sys;
 mod tailer;
 mod units;
@@ -51,9 +57,9 @@ mod writer;
 
 pub use error::{Error, Result};
 pub use reader::{Reader, ReaderOptions};
-pub use settings::{ReadMode, WaitStrategy};
-pub use stat::{Stat, WriterState};
+pub use settings::{Durability, ReadMode, WaitStrategy};
+pub use stat::{Discarded, Evidence, Recovery, Stat, WriterState};
 pub use stop::Stopper;
 pub use tailer::{Record, Start, Tailer, WaitCounts};
-pub use verify::{Problem, Progress, Verification};
-pub use writer::{Appended, Batch, Claim, Notice, Writer, WriterOptions};
+pub use verify::{IndexState, Problem, Progress, Verification};
+pub use writer::{Appended, Batch, Claim, Notice, Repair, Writer, WriterOptions};

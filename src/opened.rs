@@ -1,6 +1,7 @@
 //! What a reader and its tailers share: descriptors, the mapping, the control page, buffers.
 
 use std::fs::File;
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -9,6 +10,7 @@ use crate::control::{ControlView, Subject};
 use crate::error::{Error, Result};
 use crate::format::control::state;
 use crate::format::log::HEADER_BYTES;
+use crate::index::{self, Found, Index};
 use crate::protocol::{self, Pair};
 use crate::scan::{self, Walk};
 use crate::settings::{ReadMode, Settings};
@@ -22,6 +24,9 @@ use crate::window::Window;
 /// Buffers that are kept for tailers that come to read in large steps again.
 const BUFFERS_KEPT: usize = 4;
 
+/// Up to this record a walk from the first is as fast as a look into the index.
+const WALK_MOST: u64 = 200;
+
 /// An opened log.
 #[derive(Debug)]
 pub(crate) struct Opened {
@@ -32,6 +37,7 @@ pub(crate) struct Opened {
     pub(crate) settings: Settings,
     subject: Subject,
     pool: Pool,
+    index_path: PathBuf,
     view: Mutex<Option<Arc<ControlView>>>,
     pulse: Mutex<Option<Pulse>>,
     window: Mutex<Option<Arc<Window>>>,
@@ -65,7 +71,8 @@ impl Opened {
     pub(crate) fn new(path: PathBuf, settings: Settings, subject: Subject, pool: Pool) -> Opened {
         let (view, pulse, window, buffers) = Default::default();
         let absolute = file::absolute(&path);
-        Opened { path, absolute, settings, subject, pool, view, pulse, window, buffers }
+        let index_path = index::path_of(&absolute);
+        Opened { path, absolute, settings, subject, pool, index_path, view, pulse, window, buffers }
     }
 
     /// A descriptor; waits while all are lent, so nobody may ask for a second one.
@@ -164,24 +171,74 @@ impl Opened {
         let file_bytes = file::metadata(&self.path, &file)?.len();
         // The page that was followed may know a place nearer to the end.
         let known = view.and_then(ControlView::pair).filter(|known| (at.count..=count).contains(&known.count));
-        let mut walk = Walk::new(&self.path, &file, known.unwrap_or(at), file_bytes);
+        let at = known.unwrap_or(at);
+        let at = if at.count < count { self.seek(&file, count).later(at) } else { at };
+        let mut walk = Walk::new(&self.path, &file, at, file_bytes);
         walk.go_to(count)?;
         let exact = walk.position == file_bytes || file_bytes == 0;
         Ok(if exact { WriterState::Closed } else { WriterState::Gone })
     }
 
-    /// What is published now.
+    /// What may be read now: what is published, or where only that is wanted, what is durable.
     pub(crate) fn extent(&self) -> Result<Pair> {
+        if self.settings.durable {
+            let page = self.durable_page()?;
+            return page
+                .durable_pair()
+                .ok_or_else(|| self.no_durable("its writer is too fast for the page to be read"));
+        }
         let known = self.view().and_then(|view| view.pair());
         // The page alone does not tell: a writer that was killed may have stored the count and not yet its page, and one
         // that uses another directory leaves the page of an earlier one standing. Walking from there is short.
         let file = self.lend()?;
         let count = self.count_of(&file)?;
-        let beginning = Pair { count: 0, end: HEADER_BYTES };
-        let from = known.filter(|known| known.count <= count).unwrap_or(beginning);
+        let from = match known.filter(|known| known.count <= count) {
+            Some(known) => known,
+            None => self.seek(&file, count),
+        };
         let mut walk = Walk::new(&self.path, &file, from, file::metadata(&self.path, &file)?.len());
         walk.go_to(count)?;
         Ok(walk.pair())
+    }
+
+    /// A place at or before record `sequence`, near it where the index tells; there are more than `sequence` records, or as many.
+    pub(crate) fn seek(&self, file: &File, sequence: u64) -> Pair {
+        let beginning = Pair { count: 0, end: HEADER_BYTES };
+        let found = || self.index()?.seek(file, sequence).ok()?.filter(|place| place.count <= sequence);
+        // What is near the beginning is walked sooner than an index is opened.
+        if sequence <= WALK_MOST { beginning } else { found().unwrap_or(beginning) }
+    }
+
+    /// The index, where there is one that can be used.
+    pub(crate) fn index(&self) -> Option<Index> {
+        match self.find_index() {
+            Ok(Found::Ours(index)) => Some(index),
+            _ => None,
+        }
+    }
+
+    /// What lies under the name of the index.
+    pub(crate) fn find_index(&self) -> io::Result<Found> {
+        Index::find(&self.index_path, self.subject.identity, self.subject.owner)
+    }
+
+    /// The control page, for followers that take only what is durable.
+    pub(crate) fn durable_page(&self) -> Result<Arc<ControlView>> {
+        self.view().ok_or_else(|| self.no_durable("there is no control page of a running writer, which alone tells"))
+    }
+
+    fn no_durable(&self, reason: &str) -> Error {
+        Error::DurableUnknown { path: self.path.clone(), reason: reason.to_owned() }
+    }
+
+    /// How many records are known to survive a power cut, and the history they are of.
+    pub(crate) fn durable_records(&self, count: u64) -> (Option<u64>, Option<u128>) {
+        let id = |[high, low]: [u64; 2]| u128::from(high) << 64 | u128::from(low);
+        if let Some(view) = self.view() {
+            return (view.durable_pair().map(|pair| pair.count.min(count)), Some(id(view.history_id())));
+        }
+        let Some(index) = self.index() else { return (None, None) };
+        (index.durable().ok().flatten().map(|pair| pair.count.min(count)), Some(id(index.header.history_id)))
     }
 
     /// The process that writes, where the page or the system tells. For messages only.
@@ -221,7 +278,7 @@ impl Opened {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::ControlWriter;
+    use crate::control::{Beginning, ControlWriter};
     use crate::settings::WaitStrategy;
     use std::sync::atomic::Ordering::Relaxed;
     use std::time::Duration;
@@ -232,11 +289,13 @@ mod tests {
         let path = dir.path().join("log");
         let (file, metadata, _) = file::open_to_write(&path, None).unwrap();
         let subject = Subject::new(&metadata, Some(dir.path()));
-        let (control, reason) = ControlWriter::create(&subject, Pair { count: 0, end: HEADER_BYTES }, 0o600).unwrap();
+        let start = Pair { count: 0, end: HEADER_BYTES };
+        let beginning = Beginning { published: start, durable: start, history_id: [0; 2], epoch: 1 };
+        let (control, reason) = ControlWriter::create(&subject, beginning, 0o600).unwrap();
         assert_eq!(reason, None);
         let pool = Pool::new(&path, file::open_to_read(&path).unwrap().0, subject.identity, 2);
         let (read_mode, wait_strategy) = (ReadMode::default(), WaitStrategy::default());
-        let settings = Settings { read_mode, wait_strategy, max_record: None, window: 1 << 21 };
+        let settings = Settings { read_mode, wait_strategy, max_record: None, durable: false, window: 1 << 21 };
         (dir, file, Opened::new(path, settings, subject, pool), control)
     }
 

@@ -48,6 +48,13 @@ pub(crate) struct Pair {
     pub(crate) end: u64,
 }
 
+impl Pair {
+    /// The one that is further on.
+    pub(crate) fn later(self, other: Pair) -> Pair {
+        if other.count > self.count { other } else { self }
+    }
+}
+
 /// The words of an [`Extent`], or of a test's model of one.
 pub(crate) trait Words {
     type Word: Word;

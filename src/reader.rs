@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::control::Subject;
 use crate::error::{Error, Result};
@@ -42,12 +42,14 @@ impl ReaderOptions {
             read_mode: ReadMode::default(),
             wait_strategy: WaitStrategy::default(),
             max_record: None,
+            durable: false,
             window: WINDOW,
         };
         ReaderOptions { descriptors: 10, wait_for_log: Duration::ZERO, control_dir: None, settings }
     }
 
     /// The most descriptors that the reader holds (default 10, at least 1); its tailers share them, and hold none while they wait.
+    /// A [`verify`](Reader::verify) takes one more.
     pub fn descriptors(&mut self, n: usize) -> &mut Self {
         self.descriptors = n;
         self
@@ -75,6 +77,13 @@ impl ReaderOptions {
     /// [`get`](Reader::get) and in [`ReadMode::Pread`]; no limit otherwise).
     pub fn max_record(&mut self, bytes: u64) -> &mut Self {
         self.settings.max_record = Some(bytes);
+        self
+    }
+
+    /// Takes a record only once it is durable (default: once it is published). That is told by the control page alone, so
+    /// [`tail`](Reader::tail) fails where no writer has one; a tailer waits while a later writer has none.
+    pub fn durable(&mut self, durable: bool) -> &mut Self {
+        self.settings.durable = durable;
         self
     }
 
@@ -138,7 +147,8 @@ impl Reader {
     /// A tailer that begins at `start`, which is fixed now.
     ///
     /// # Errors
-    /// [`Error::Damaged`] where the walk to the start meets something that cannot be true, [`Error::Io`].
+    /// [`Error::Damaged`] where the walk to the start meets something that cannot be true, [`Error::NoTimes`] for a time
+    /// where there is no index, [`Error::DurableUnknown`] for [`durable`](ReaderOptions::durable) without a control page, [`Error::Io`].
     pub fn tail(&self, start: impl Into<Start>) -> Result<Tailer> {
         let beginning = Pair { count: 0, end: HEADER_BYTES };
         let (at, first) = match start.into() {
@@ -149,19 +159,41 @@ impl Reader {
             }
             Start::Skip(n) | Start::Sequence(n) => (self.walk_towards(n)?, n),
             Start::SkipAtMost(n) => (self.walk_towards(n)?, 0),
+            Start::Time(time) => (self.walk_towards_time(time)?, 0),
             Start::Last(n) => {
                 let end = self.opened.extent()?;
                 let first = end.count.saturating_sub(n);
                 (self.walk(first, end)?, first)
             }
         };
-        Ok(Tailer::new(self.opened.clone(), at, first))
+        Tailer::new(self.opened.clone(), at, first)
     }
 
     /// The place of record `sequence`, or the end where there are fewer.
     fn walk_towards(&self, sequence: u64) -> Result<Pair> {
-        let end = self.opened.extent()?;
-        self.walk(sequence.min(end.count), end)
+        match self.place_of(sequence)? {
+            Some(place) => Ok(place),
+            None => {
+                let end = self.opened.extent()?;
+                // It may have come meanwhile.
+                if sequence < end.count { self.walk(sequence, end) } else { Ok(end) }
+            }
+        }
+    }
+
+    /// The place of record `sequence`, if it may be read.
+    fn place_of(&self, sequence: u64) -> Result<Option<Pair>> {
+        if self.opened.settings.durable {
+            let end = self.opened.extent()?;
+            return if sequence < end.count { self.walk(sequence, end).map(Some) } else { Ok(None) };
+        }
+        let count = self.opened.count()?;
+        if sequence >= count {
+            return Ok(None);
+        }
+        // The exact end is not needed: the file is never shorter than the count that was read before its size.
+        let end = file::metadata(&self.opened.path, &*self.opened.lend()?)?.len();
+        self.walk(sequence, Pair { count, end }).map(Some)
     }
 
     fn walk(&self, sequence: u64, end: Pair) -> Result<Pair> {
@@ -169,9 +201,25 @@ impl Reader {
             return Ok(end);
         }
         let file = self.opened.lend()?;
-        let mut walk = Walk::new(&self.opened.path, &file, Pair { count: 0, end: HEADER_BYTES }, end.end);
+        let from = Some(self.opened.seek(&file, sequence)).filter(|from| from.end <= end.end);
+        let from = from.unwrap_or(Pair { count: 0, end: HEADER_BYTES });
+        let mut walk = Walk::new(&self.opened.path, &file, from, end.end);
         walk.go_to(sequence)?;
         Ok(walk.pair())
+    }
+
+    fn walk_towards_time(&self, time: SystemTime) -> Result<Pair> {
+        let end = self.opened.extent()?;
+        let file = self.opened.lend()?;
+        let time_ns = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
+        let found = self.opened.index().and_then(|index| index.seek_time(&file, time_ns).ok().flatten());
+        // What the index does not cover yet has just come.
+        match found {
+            Some(found) if found.count <= end.count && found.end <= end.end => Ok(found),
+            Some(_) => Ok(end),
+            None if end.count == 0 => Ok(end),
+            None => Err(Error::NoTimes { path: self.opened.path.clone() }),
+        }
     }
 
     /// The payload of one record, or `None` at or beyond the count.
@@ -180,16 +228,10 @@ impl Reader {
     /// [`Error::TooLarge`] beyond [`max_record`](ReaderOptions::max_record), [`Error::Damaged`], [`Error::Io`].
     pub fn get(&self, sequence: u64) -> Result<Option<Vec<u8>>> {
         let opened = &self.opened;
-        if sequence >= opened.count()? {
-            return Ok(None);
-        }
-        let end = opened.extent()?;
-        if sequence >= end.count {
-            return Ok(None);
-        }
-        let at = self.walk(sequence, end)?;
+        let Some(at) = self.place_of(sequence)? else { return Ok(None) };
         let file = opened.lend()?;
-        let mut walk = Walk::new(&opened.path, &file, at, end.end);
+        let file_bytes = file::metadata(&opened.path, &file)?.len();
+        let mut walk = Walk::new(&opened.path, &file, at, file_bytes);
         let size = walk.step()?;
         let position = at.end;
         let max = opened.settings.max_record.unwrap_or(scan::COPIED_MOST);
@@ -205,7 +247,9 @@ impl Reader {
         let writer = self.opened.writer(None, Pair { count: records, end })?;
         let pid = if writer == WriterState::Alive { self.opened.writer_pid() } else { None };
         let file_bytes = file::metadata(&self.opened.path, &*self.opened.lend()?)?.len();
-        Ok(Stat { path: self.opened.path.clone(), records, end, file_bytes, durable_records: None, writer, pid })
+        let (durable_records, history_id) = self.opened.durable_records(records);
+        let (path, recovery) = (self.opened.path.clone(), None);
+        Ok(Stat { path, records, end, file_bytes, durable_records, writer, pid, history_id, recovery })
     }
 
     /// Who is writing.

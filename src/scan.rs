@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::atomic::fence;
 
 use crate::error::{Error, Result};
+use crate::format::index::BLOCK_BYTES;
 use crate::format::log::{COUNT_OFFSET, HEADER_BYTES, SIZE_BYTES, most_records, next_position, number_at};
 use crate::protocol::Pair;
 use crate::sys::file::read_at;
@@ -92,6 +93,17 @@ pub(crate) fn count(path: &Path, file: &File) -> Result<u64> {
 
 /// The same, through a mapping where it has to be and `trusted` says that nobody cuts the file to nothing meanwhile.
 pub(crate) fn count_in(path: &Path, file: &File, trusted: bool) -> Result<u64> {
+    let count = stored_count_in(path, file, trusted)?;
+    let file_bytes = file.metadata().map_err(|error| Error::io_at("read the log", path, COUNT_OFFSET, error))?.len();
+    if count > most_records(file_bytes) { Err(too_many(path, count, file_bytes)) } else { Ok(count) }
+}
+
+/// The number at offset 0, whether it can be so or not.
+pub(crate) fn stored_count(path: &Path, file: &File) -> Result<u64> {
+    stored_count_in(path, file, false)
+}
+
+fn stored_count_in(path: &Path, file: &File, trusted: bool) -> Result<u64> {
     let error = |error| Error::io_at("read the log", path, COUNT_OFFSET, error);
     let mut bytes = [0; HEADER_BYTES as usize];
     let mut read = || match read_at(file, &mut bytes, COUNT_OFFSET).map_err(error)? {
@@ -104,22 +116,23 @@ pub(crate) fn count_in(path: &Path, file: &File, trusted: bool) -> Result<u64> {
         }
     };
     // Beside a writer of tiny records that never pauses, two reads are seldom alike. Where there is no mapping, more of them.
-    let count = loop {
+    loop {
         if let Some(count) = twice_alike(&mut read)? {
-            break count;
+            return Ok(count);
         }
         if trusted && let Ok(header) = Mapping::read_only(file, COUNT_OFFSET, PAGE) {
             let count = header.first_word().load(Relaxed);
             fence(Acquire); // Pairs with the release store of the count in `Space::publish`.
-            break count;
+            return Ok(count);
         }
-    };
-    let file_bytes = file.metadata().map_err(error)?.len();
-    if count > most_records(file_bytes) {
-        let message = format!("the count says {count} records, and a file of {file_bytes} bytes cannot hold so many");
-        return Err(Error::Damaged { path: path.to_owned(), sequence: None, position: 0, message });
     }
-    Ok(count)
+}
+
+/// The error of a count that the file cannot hold.
+#[cold]
+pub(crate) fn too_many(path: &Path, count: u64, file_bytes: u64) -> Error {
+    let message = format!("the count says {count} records, and a file of {file_bytes} bytes cannot hold so many");
+    Error::Damaged { path: path.to_owned(), sequence: None, position: 0, message }
 }
 
 /// What `read` gives twice in a row: a read of a word that is being stored is not promised to be whole. `None` after many tries.
@@ -206,12 +219,39 @@ pub(crate) fn past_the_end(path: &Path, sequence: u64, position: u64, size: Opti
     Error::Damaged { path: path.to_owned(), sequence: Some(sequence), position, message }
 }
 
-/// The pair of a file that says it has `count` records.
-pub(crate) fn walk_to_end(path: &Path, file: &File, count: u64) -> Result<Pair> {
-    let file_bytes = crate::sys::file::metadata(path, file)?.len();
-    let mut walk = Walk::new(path, file, Pair { count: 0, end: HEADER_BYTES }, file_bytes);
-    walk.go_to(count)?;
-    Ok(walk.pair())
+/// Cuts the records between two places into blocks of [`BLOCK_BYTES`] or just above, and calls `each` with the end of each.
+pub(crate) fn cut_into_blocks(
+    path: &Path,
+    file: &File,
+    from: Pair,
+    to: Pair,
+    mut each: impl FnMut(Pair) -> Result<()>,
+) -> Result<()> {
+    let mut walk = Walk::new(path, file, from, to.end);
+    let mut begin = from.end;
+    while walk.sequence < to.count {
+        walk.step()?;
+        if walk.position - begin >= BLOCK_BYTES || walk.sequence == to.count {
+            begin = walk.position;
+            each(walk.pair())?;
+        }
+    }
+    Ok(())
+}
+
+/// The CRC32C of a range; `None` where the file ends within it.
+pub(crate) fn crc(file: &File, position: u64, length: u64) -> io::Result<Option<u32>> {
+    let mut buffer = vec![0; length.min(CHUNK_BYTES) as usize];
+    let (mut crc, mut done) = (0, 0);
+    while done < length {
+        let bytes = &mut buffer[..(length - done).min(CHUNK_BYTES) as usize];
+        if read_at(file, bytes, position + done)? < bytes.len() {
+            return Ok(None);
+        }
+        crc = crc32c::crc32c_append(crc, bytes);
+        done += bytes.len() as u64;
+    }
+    Ok(Some(crc))
 }
 
 /// A copy of the payload of the record `at`, which lies below the end of the log.
@@ -236,6 +276,12 @@ pub(crate) fn copy(path: &Path, file: &File, at: Pair, size: u64, max: u64) -> R
 mod tests {
     use super::*;
     use std::os::unix::fs::FileExt;
+
+    fn walk_to_end(path: &Path, file: &File, count: u64) -> Result<Pair> {
+        let mut walk = Walk::new(path, file, Pair { count: 0, end: HEADER_BYTES }, file.metadata().unwrap().len());
+        walk.go_to(count)?;
+        Ok(walk.pair())
+    }
 
     fn log(sizes: &[u64]) -> (File, u64) {
         let file = tempfile::tempfile().unwrap();

@@ -1,4 +1,6 @@
-//! What the user of a reader chose.
+//! What the user chose.
+
+use std::time::Duration;
 
 /// How a reader takes bytes from the file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,11 +29,32 @@ pub enum WaitStrategy {
     Park,
 }
 
+/// When what is appended is made durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Durability {
+    /// By an explicit `sync` and at close alone. A power cut leaves a verified prefix.
+    Buffered,
+    /// Besides, by the helper thread, so that a power cut loses at most what was published within this time and one flush
+    /// (the default, with 1 s). Less than 10 ms counts as 10 ms.
+    Interval(Duration),
+    /// Before it is published: an append returns, and a follower sees it, when it is durable. A batch costs what one append costs.
+    Sync,
+}
+
+impl Default for Durability {
+    fn default() -> Durability {
+        Durability::Interval(Duration::from_secs(1))
+    }
+}
+
 /// What the user chose.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
     pub(crate) read_mode: ReadMode,
     pub(crate) wait_strategy: WaitStrategy,
     pub(crate) max_record: Option<u64>,
+    /// Records are seen only once they are durable.
+    pub(crate) durable: bool,
     pub(crate) window: u64,
 }

@@ -6,8 +6,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use crate::error::{Error, Result};
 use crate::format::log::{COUNT_OFFSET, HEADER_BYTES};
@@ -23,7 +23,7 @@ pub(crate) struct Space {
     path: PathBuf,
     growth: Arc<Growth>,
     /// The first page, for the count; `None` where bytes go through the descriptor.
-    header: Option<Mapping>,
+    header: Option<Arc<Mapping>>,
     window: Option<Mapping>,
     /// The position of the window's first byte.
     window_at: u64,
@@ -66,7 +66,7 @@ impl Space {
             let unshared = file::unshare(&space.file, 0, PAGE).and_then(|()| file::unshare(&space.file, end, end + 1));
             unshared.map_err(|error| Error::io("reserve space in the log", path, error))?;
             let header = Mapping::writable(&space.file, 0, PAGE);
-            space.header = Some(header.map_err(|error| Error::io("map the log", path, error))?);
+            space.header = Some(Arc::new(header.map_err(|error| Error::io("map the log", path, error))?));
         } else if space.file.metadata().is_ok_and(|metadata| metadata.len() < HEADER_BYTES) {
             space.pwrite(COUNT_OFFSET, &[0; HEADER_BYTES as usize])?;
         }
@@ -86,6 +86,11 @@ impl Space {
 
     pub(crate) fn is_mapped(&self) -> bool {
         self.header.is_some()
+    }
+
+    /// The first page, with the count, where the log is mapped.
+    pub(crate) fn header(&self) -> Option<Weak<Mapping>> {
+        self.header.as_ref().map(Arc::downgrade)
     }
 
     /// Copies `bytes` to `at`, where all of it [is ready](Space::is_ready).

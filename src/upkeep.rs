@@ -1,32 +1,67 @@
-//! What the helper thread does for a writer: growing the file ahead, the heartbeat, and waking many sleepers.
+//! What the helper thread does for a writer: growing the file ahead, the heartbeat, waking many sleepers, keeping the index
+//! up, flushing at intervals.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
+use crate::cover::Cover;
+use crate::durable::Durable;
 use crate::format::control::ControlPage;
 use crate::growth::Growth;
 use crate::helper::Chore;
-use crate::protocol;
+use crate::protocol::{self, Pair};
+use crate::settings::Durability;
 use crate::sys::futex;
-use crate::sys::map::View;
+use crate::sys::map::{Mapping, View};
+use crate::units::{HEARTBEAT, PAGE};
 
 /// How many sleepers the helper wakes in one call: it can be seen to after each.
 const WAKE_AT_ONCE: u32 = 64;
+/// How soon the helper looks again while records come.
+const BUSY: Duration = Duration::from_millis(10);
 
 /// The part of a writer that its helper thread shares.
 #[derive(Debug)]
 pub(crate) struct Upkeep {
     growth: Arc<Growth>,
+    cover: Arc<Cover>,
+    durable: Arc<Durable>,
+    durability: Durability,
     page: Arc<View<ControlPage>>,
+    /// The first page of the log, with the count. Its writer has it: in a forked child the mapping goes with the writer.
+    header: Option<Weak<Mapping>>,
     /// Set by the writer when more sleep than it wakes itself.
     more_to_wake: AtomicBool,
+    /// The same for followers of what is durable.
+    more_durable_to_wake: AtomicBool,
     /// The event of the helper's last complete wake-up.
     woken: AtomicU64,
+    progress: Mutex<Progress>,
+}
+
+#[derive(Debug)]
+struct Progress {
+    /// What was published when it last looked.
+    seen: Pair,
+    /// When the last flush, or the last note of what is durable, began.
+    flushed: Option<Instant>,
+    /// What the index says is durable, in `Sync` mode.
+    noted: u64,
 }
 
 impl Upkeep {
-    pub(crate) fn new(growth: Arc<Growth>, page: Arc<View<ControlPage>>) -> Upkeep {
-        Upkeep { growth, page, more_to_wake: AtomicBool::new(false), woken: AtomicU64::new(0) }
+    pub(crate) fn new(
+        growth: Arc<Growth>,
+        cover: Arc<Cover>,
+        durable: Arc<Durable>,
+        durability: Durability,
+        page: Arc<View<ControlPage>>,
+        header: Option<Weak<Mapping>>,
+    ) -> Upkeep {
+        let progress = Mutex::new(Progress { seen: durable.pair(), flushed: None, noted: durable.pair().count });
+        let (more_to_wake, more_durable_to_wake, woken) = Default::default();
+        Upkeep { growth, cover, durable, durability, page, header, more_to_wake, more_durable_to_wake, woken, progress }
     }
 
     /// The event up to which the helper has woken all sleepers.
@@ -40,6 +75,20 @@ impl Upkeep {
         self.more_to_wake.store(true, Ordering::Release);
     }
 
+    /// The same for followers of what is durable.
+    pub(crate) fn ask_to_wake_durable(&self) {
+        self.more_durable_to_wake.store(true, Ordering::Release); // As above.
+    }
+
+    fn wake(&self) {
+        if self.more_to_wake.swap(false, Ordering::Acquire) {
+            self.wake_all();
+        }
+        if self.more_durable_to_wake.swap(false, Ordering::Acquire) {
+            self.durable.wake_all();
+        }
+    }
+
     fn wake_all(&self) {
         loop {
             let event = protocol::commit(&self.page.published);
@@ -50,19 +99,52 @@ impl Upkeep {
             }
         }
     }
+
+    /// Flushes, or notes what is durable, when it is time; returns how soon it wants to look again.
+    fn make_durable(&self, published: Pair) -> Duration {
+        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        let busy = if published == progress.seen { HEARTBEAT } else { BUSY };
+        progress.seen = published;
+        let interval = match self.durability {
+            Durability::Buffered => return busy,
+            Durability::Interval(interval) => interval.max(BUSY),
+            // What is durable is noted in the index at times, so that a recovery has less to verify.
+            Durability::Sync => HEARTBEAT * 2,
+        };
+        let is_due = progress.flushed.is_none_or(|flushed| flushed.elapsed() >= interval);
+        if is_due && self.durable.pair().count < published.count {
+            progress.flushed = Some(Instant::now());
+            // A failure is told to the writer by `has_failed`, and to followers by the control page.
+            if self.durable.flush(published).unwrap_or(false) {
+                self.durable.wake_all();
+            }
+            // The next store of the count would fault.
+            if let Some(header) = self.header.as_ref().and_then(Weak::upgrade) {
+                header.populate(0, PAGE);
+            }
+        } else if is_due && self.durability == Durability::Sync && progress.noted < published.count {
+            (progress.flushed, progress.noted) = (Some(Instant::now()), published.count);
+            self.durable.note();
+        }
+        busy.min(interval)
+    }
 }
 
 impl Chore for Upkeep {
-    fn run(&self) {
-        if self.more_to_wake.swap(false, Ordering::Acquire) {
-            self.wake_all();
-        }
+    fn run(&self) -> Duration {
+        self.wake();
         self.page.heartbeat.store(futex::monotonic().as_nanos() as u64, Ordering::Relaxed);
-        while self.growth.work_ahead() {
-            // Waking does not wait for growing.
-            if self.more_to_wake.swap(false, Ordering::Acquire) {
-                self.wake_all();
+        let mut published = protocol::try_pair(&self.page.published);
+        loop {
+            let more = self.growth.work_ahead();
+            published = protocol::try_pair(&self.page.published).or(published);
+            let behind = published.is_some_and(|published| self.cover.advance(published));
+            if !more && !behind {
+                break;
             }
+            // Waking waits for neither.
+            self.wake();
         }
+        published.map_or(BUSY, |published| self.make_durable(published))
     }
 }

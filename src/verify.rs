@@ -1,10 +1,15 @@
-//! Walks a whole log and says what is wrong with it. Never changes anything.
+//! Walks a whole log, takes the checksums that its index has, and says what is wrong. Never changes anything.
+
+use std::fs::File;
+use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::format::index::Entry;
 use crate::format::log::HEADER_BYTES;
+use crate::index::{Found, Index};
 use crate::protocol::Pair;
 use crate::reader::Reader;
-use crate::scan::Walk;
+use crate::scan::{self, Walk};
 use crate::sys::file;
 use crate::units::MIB;
 
@@ -33,13 +38,29 @@ pub struct Verification {
     pub end: u64,
     /// What is wrong, or `None` with a sound log.
     pub problem: Option<Problem>,
+    /// What is to be said of the index. No record depends on it.
+    pub index: IndexState,
+    /// Records whose bytes were compared with a checksum of the index: all but the last block while a writer runs, all after a close.
+    pub checked: u64,
+}
+
+/// The state of a log's index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum IndexState {
+    /// It is there and every entry is sound.
+    Ok,
+    /// There is none, or it belongs to another file.
+    Missing,
+    /// Some of it is damaged; the next writer makes it anew.
+    Damaged,
 }
 
 /// The first thing in a log that cannot be true.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Problem {
-    /// The record in which it lies, where it lies in one.
+    /// The record in which it lies, or the first of the block, where only the block's checksum tells.
     pub sequence: Option<u64>,
     /// The offset in the file, in bytes.
     pub position: u64,
@@ -48,43 +69,123 @@ pub struct Problem {
 }
 
 impl Reader {
-    /// Walks every record that is published now. `progress` is called every few megabytes, and ends the walk by
-    /// returning `false`; the result then tells how far it came. Damage is a value here, not an error.
+    /// Walks every record that is published now, and takes the checksums of the blocks that the index covers. `progress` is
+    /// called every few megabytes, and ends the walk by returning `false`; the result then tells how far it came. Damage is a
+    /// value here, not an error.
     ///
     /// # Errors
     /// [`Error::Io`] where the file cannot be read.
     pub fn verify(&self, mut progress: impl FnMut(Progress) -> bool) -> Result<Verification> {
         let opened = &self.opened;
-        let mut at = Pair { count: 0, end: HEADER_BYTES };
-        let result = |at: Pair, problem| Verification { records: at.count, end: at.end, problem };
-        let (file_bytes, count, limit) = {
-            let file = opened.lend()?;
-            let file_bytes = file::metadata(&opened.path, &file)?.len();
-            let count = match opened.count_of(&file) {
-                Ok(count) => count,
-                Err(error) => return problem(error).map(|problem| result(at, Some(problem))),
-            };
-            // The file may have grown since its size was taken, but not below the count that was read after it.
-            (file_bytes, count, file::metadata(&opened.path, &file)?.len())
+        // A descriptor of its own: `progress` may read the log itself, and the one that is lent may be the only one.
+        let file = opened.lend()?.try_clone();
+        let file = file.map_err(|error| Error::io("open another descriptor of the log", &opened.path, error))?;
+        let start = Pair { count: 0, end: HEADER_BYTES };
+        // The index first: what it covers by now was published before the count is read.
+        let error = |error| Error::io("read the index of", &opened.path, error);
+        let (index, mut state) = match opened.find_index().map_err(error)? {
+            Found::Ours(index) => (Some(index), IndexState::Ok),
+            Found::Damaged => (None, IndexState::Damaged),
+            Found::Missing | Found::Foreign => (None, IndexState::Missing),
         };
-        while at.count < count {
-            // A descriptor for one stretch: `progress` may read the log itself, and this may be the only one.
-            let file = opened.lend()?;
-            let mut walk = Walk::new(&opened.path, &file, at, limit);
-            let next_report = at.end + REPORT_BYTES;
-            while walk.sequence < count && walk.position < next_report {
-                if let Err(error) = walk.step() {
-                    return problem(error).map(|problem| result(walk.pair(), Some(problem)));
-                }
+        let mut result = Verification { records: 0, end: HEADER_BYTES, problem: None, index: state, checked: 0 };
+        let count = match opened.count_of(&file) {
+            Ok(count) => count,
+            Err(error) => {
+                result.problem = Some(problem(error)?);
+                return Ok(result);
             }
-            at = walk.pair();
-            drop(file);
-            let so_far = Progress { records: at.count, position: at.end, file_bytes };
-            if at.end >= next_report && !progress(so_far) {
-                break;
-            }
+        };
+        // The file may grow meanwhile; it is never shorter than the count that was read before its size.
+        let file_bytes = file::metadata(&opened.path, &file)?.len();
+        let mut check = Check { path: &opened.path, file: &file, count, checked: 0, failed: None };
+        let mut walk = Walk::new(&opened.path, &file, start, file_bytes);
+        let mut next_report = REPORT_BYTES;
+        let mut goes_on = |walk: &Walk| {
+            let is_due = walk.position >= next_report;
+            next_report = if is_due { walk.position + REPORT_BYTES } else { next_report };
+            !is_due || progress(Progress { records: walk.sequence, position: walk.position, file_bytes })
+        };
+        let mut outcome = Ok(true);
+        if let Some(index) = &index {
+            state = check.index(index, |check, entry| {
+                // First the checksum, so that a size that lies is told as such and not as what it leads to.
+                outcome = check.block(entry).and_then(|()| walk_to(&mut walk, entry.end().0.min(count), &mut goes_on));
+                matches!(outcome, Ok(true)) && check.failed.is_none()
+            })?;
         }
-        Ok(result(at, None))
+        if matches!(outcome, Ok(true)) && check.failed.is_none() {
+            outcome = walk_to(&mut walk, count, &mut goes_on);
+        }
+        (result.records, result.end) = (walk.sequence, walk.position);
+        (result.index, result.checked) = (state, check.checked);
+        result.problem = match (check.failed, outcome) {
+            (Some(problem), _) => Some(problem),
+            (None, Err(error)) => Some(problem(error)?),
+            (None, Ok(_)) => None,
+        };
+        Ok(result)
+    }
+}
+
+/// Walks on to a record; `false` where it is to end before.
+fn walk_to(walk: &mut Walk, sequence: u64, goes_on: &mut impl FnMut(&Walk) -> bool) -> Result<bool> {
+    while walk.sequence < sequence {
+        walk.step()?;
+        if !goes_on(walk) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The comparison of a log with its index.
+struct Check<'a> {
+    path: &'a Path,
+    file: &'a File,
+    count: u64,
+    checked: u64,
+    failed: Option<Problem>,
+}
+
+impl Check<'_> {
+    /// Hands every block that lies within the count to `each`, in order, until it returns `false`; tells whether all entries are sound.
+    fn index(&mut self, index: &Index, mut each: impl FnMut(&mut Self, &Entry) -> bool) -> Result<IndexState> {
+        let (mut at, mut state) = ((0, HEADER_BYTES), IndexState::Ok);
+        let mut goes_on = true;
+        let read = index.each(|_, entry| {
+            let Some(entry) = entry else {
+                state = IndexState::Damaged;
+                return true;
+            };
+            if (entry.sequence, entry.position) != at {
+                state = IndexState::Damaged;
+            }
+            at = entry.end();
+            // Blocks beyond the count are of a log that was put back; those after a gap still say what they cover.
+            if goes_on && entry.block().is_some() && at.0 <= self.count {
+                goes_on = each(self, &entry);
+            }
+            true
+        });
+        read.map_err(|error| Error::io("read the index of", self.path, error))?;
+        Ok(state)
+    }
+
+    fn block(&mut self, entry: &Entry) -> Result<()> {
+        let Some(block) = entry.block() else { return Ok(()) };
+        let crc = scan::crc(self.file, entry.position, block.length);
+        if crc.map_err(|error| Error::io_at("read the log", self.path, entry.position, error))? == Some(block.crc) {
+            self.checked += block.records;
+            return Ok(());
+        }
+        let last = entry.sequence + block.records - 1;
+        let message = format!(
+            "the bytes of records {} to {last} are not those that were appended: their checksum is another",
+            entry.sequence
+        );
+        self.failed = Some(Problem { sequence: Some(entry.sequence), position: entry.position, message });
+        Ok(())
     }
 }
 

@@ -3,8 +3,9 @@
 mod support;
 
 use nix::sys::signal::Signal;
-use support::cli::{Running, fails, is_failure, ok, run_with, text};
-use support::{Log, encode, parse, until};
+use support::cli::{Running, fails, immuta, is_failure, ok, run_with, text};
+use support::mount::Mount;
+use support::{Log, bounded, encode, is_root, parse, skip, until};
 
 fn records(input: &[u8], options: &[&str]) -> Vec<Vec<u8>> {
     let log = Log::new();
@@ -133,6 +134,26 @@ fn a_signal_ends_it_with_everything_kept_and_the_log_closed() {
 }
 
 #[test]
+fn what_it_has_appended_when_it_exits_survives_a_power_cut() {
+    if !is_root() {
+        return;
+    }
+    for signal in [None, Some(Signal::SIGINT), Some(Signal::SIGTERM)] {
+        let Some(mount) = Mount::ext4(24 << 20) else { return skip("no ext4 in a file can be mounted here") };
+        let log = Log::at(mount.dir.join("events.log"));
+        let mut append = Running::start(&log, &["append", log.path.to_str().unwrap()]);
+        append.say("kept");
+        until("it is there", || log.path.exists() && log.reader().stat().is_ok_and(|stat| stat.records == 1));
+        signal.iter().for_each(|signal| append.signal(*signal));
+        let code = signal.map_or(0, |signal| 128 + signal as i32);
+        assert_eq!(append.end(), (Some(code), String::new()));
+        mount.cut_power();
+        mount.restore_power();
+        assert_eq!(log.bytes(), encode(&["kept"]), "{signal:?}");
+    }
+}
+
+#[test]
 fn a_signal_in_the_midst_of_a_whole_input_appends_nothing_of_it() {
     let log = Log::new();
     let mut append = Running::start(&log, &["append", "--whole", "events.log"]);
@@ -143,6 +164,55 @@ fn a_signal_in_the_midst_of_a_whole_input_appends_nothing_of_it() {
     assert_eq!(append.end().0, Some(143));
     drop(input);
     assert!(log.parse().is_empty());
+}
+
+#[test]
+fn a_signal_ends_one_whose_report_nobody_takes() {
+    let log = Log::new();
+    std::fs::write(log.dir.path().join("input"), "a line of text\n".repeat(100_000)).unwrap();
+    let append = Running::start_unread(&log, &["append", "--json", "events.log", "input"]);
+    until("its pipe is full", || append.waits_for_a_file() && log.reader().stat().is_ok_and(|stat| stat.records > 0));
+    append.signal(Signal::SIGTERM);
+    assert_eq!(append.end(), (Some(143), String::new()));
+    assert_eq!(log.bytes(), encode(&log.parse()), "it is closed all the same");
+}
+
+#[test]
+fn a_named_pipe_is_waited_for_and_a_signal_ends_the_wait() {
+    let log = Log::new();
+    let pipe = log.dir.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let append = Running::start(&log, &["append", "events.log", "pipe"]);
+    std::fs::write(&pipe, "one\ntwo\n").unwrap();
+    assert_eq!(append.end(), (Some(0), String::new()));
+    assert_eq!(log.parse(), [b"one", b"two"]);
+    let waiting = Running::start(&log, &["append", "events.log", "pipe"]);
+    until("it waits", || waiting.waits_for_a_file());
+    waiting.signal(Signal::SIGINT);
+    assert_eq!(waiting.end(), (Some(130), String::new()));
+}
+
+#[test]
+fn a_log_is_not_appended_to_itself() {
+    let log = Log::new();
+    ok(&log, &["append", "events.log"], b"one\n");
+    std::os::unix::fs::symlink("events.log", log.dir.path().join("link")).unwrap();
+    for input in ["events.log", "link"] {
+        fails(&log, &["append", "events.log", input], 2, &["events.log", "the log itself"]);
+    }
+    let mut command = immuta(&log, &["append", "events.log"]);
+    command.stdin(std::fs::File::open(&log.path).unwrap());
+    is_failure(&bounded("immuta", move || command.output().unwrap()), 2, &["the log itself"]);
+    assert_eq!(log.bytes(), encode(&["one"]));
+}
+
+#[test]
+fn a_missing_control_directory_is_told_once_and_hinders_nobody() {
+    let mut log = Log::new();
+    log.control = log.dir.path().join("none");
+    let output = run_with(&log, &["append", "events.log"], b"one\ntwo\n");
+    is_failure(&output, 0, &["warning", "no control page", "none"]);
+    assert_eq!(text(&log, &["tail", "-f", "-n", "+0", "--count", "2", "events.log"]), "one\ntwo\n");
 }
 
 #[test]

@@ -7,7 +7,8 @@ use std::process::{Child, Command, Output, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use support::{bounded, until};
+use support::cli::on_a_terminal;
+use support::{Log, bounded, until};
 use tempfile::TempDir;
 
 /// A demo with a temporary directory of its own; killed if the test ends before it.
@@ -104,6 +105,23 @@ fn it_ends_with_a_summary_and_leaves_nothing() {
         assert!(summary.contains(part), "{part:?} is not in: {summary}");
     }
     assert!(!summary.contains("consumer 3") && !summary.contains('\x1b'), "{summary}");
+}
+
+#[test]
+fn a_terminal_gets_a_live_table_before_the_summary() {
+    let log = Log::new();
+    let Some(shown) = on_a_terminal(&log, "demo --seconds 1 --readers 1 --max-bytes 64MiB") else { return };
+    let (table, summary) = shown.split_once("1 producer and 1 consumer process").expect("a summary");
+    assert!(
+        table.matches("producer ").count() > 1 && table.contains("consumer 1"),
+        "it is drawn again and again: {shown}"
+    );
+    assert!(table.contains("p99") && summary.contains("p99.9"), "{shown}");
+    assert_eq!(
+        std::fs::read_dir(log.dir.path()).unwrap().count(),
+        1,
+        "the control directory of this test and nothing else"
+    );
 }
 
 #[test]

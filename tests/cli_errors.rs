@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use support::cli::{Running, fails, immuta, is_failure, ok, run, run_with, text};
+use support::cli::{Running, fails, immuta, is_failure, ok, on_a_terminal, run, run_with, text};
 use support::mount::Mount;
 use support::{Log, bounded, encode, is_root, until};
 
@@ -62,10 +62,10 @@ fn a_sound_log_is_verified_and_described() {
     let log = Log::new();
     ok(&log, &["append", "events.log"], b"abc\ndefgh\n");
     let report: Value = serde_json::from_str(&text(&log, &["verify", "--json", "events.log"])).unwrap();
-    assert_eq!(report, json!({"ok": true, "records": 2, "end": 32, "problem": null}));
+    assert_eq!(report, json!({"ok": true, "records": 2, "end": 32, "problem": null, "index": "ok"}));
     assert!(text(&log, &["verify", "events.log"]).contains("ok, 2 records"));
     let stat = |log: &Log| serde_json::from_str::<Value>(&text(log, &["stat", "--json", "events.log"])).unwrap();
-    let closed = json!({"path": "events.log", "records": 2, "end": 32, "file_bytes": 32, "durable_records": null,
+    let closed = json!({"path": "events.log", "records": 2, "end": 32, "file_bytes": 32, "durable_records": 2,
         "writer": {"state": "closed", "pid": null}});
     assert_eq!(stat(&log), closed);
     let mut append = Running::start(&log, &["append", "events.log"]);
@@ -84,6 +84,24 @@ fn a_sound_log_is_verified_and_described() {
     assert_eq!(stat(&empty)["records"], 0);
     assert_eq!(text(&empty, &["cat", "events.log"]), "");
     assert!(text(&empty, &["verify", "events.log"]).contains("ok, 0 records"));
+}
+
+#[test]
+fn verifying_a_large_log_shows_its_progress_on_a_terminal_only() {
+    let log = Log::new();
+    let sizes = [64u64 << 20, 64 << 20];
+    let mut file = std::fs::File::create(&log.path).unwrap();
+    let mut at = 8;
+    // A log with holes: it takes no room on the disk.
+    std::io::Write::write_all(&mut file, &(sizes.len() as u64).to_le_bytes()).unwrap();
+    for size in sizes {
+        std::os::unix::fs::FileExt::write_all_at(&file, &size.to_le_bytes(), at).unwrap();
+        at += 8 + size;
+    }
+    file.set_len(at).unwrap();
+    assert!(text(&log, &["verify", "events.log"]).starts_with("events.log: ok, 2 records"));
+    let Some(shown) = on_a_terminal(&log, "verify events.log") else { return };
+    assert!(shown.contains("of 128.00 MiB") && shown.contains("events.log: ok, 2 records"), "{shown}");
 }
 
 #[test]
@@ -140,8 +158,10 @@ fn help_has_an_example_for_every_command() {
     }
     assert!(text(&log, &["--help"]).contains("Exit codes"));
     assert_eq!(text(&log, &["--version"]), concat!("immuta ", env!("CARGO_PKG_VERSION"), "\n"));
-    for shell in ["bash", "zsh", "fish"] {
-        assert!(text(&log, &["completions", shell]).contains("verify"), "{shell}");
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = text(&log, &["completions", shell]);
+        assert!(script.contains("verify") && script.contains("max-bytes") && script.contains("version"), "{shell}");
+        assert!(!script.contains("demo-part"), "{shell}: what nobody is to type is not offered");
     }
 }
 
@@ -160,6 +180,20 @@ fn a_file_without_the_rights_to_it_is_told_so() {
         let output = bounded("immuta", move || command.output().unwrap());
         is_failure(&output, 1, &["events.log", "Permission denied"]);
     }
+}
+
+#[test]
+fn a_read_only_file_system_is_read_and_not_appended_to() {
+    if !is_root() {
+        return;
+    }
+    let mount = Mount::tmpfs(1 << 20);
+    let log = Log::at(mount.dir.join("events.log"));
+    let path = log.path.to_str().unwrap();
+    ok(&log, &["append", path], b"before\n");
+    mount.make_read_only();
+    fails(&log, &["append", path], 1, &["events.log", "Read-only file system"]);
+    assert_eq!(text(&log, &["cat", path]), "before\n");
 }
 
 #[test]

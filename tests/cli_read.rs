@@ -3,12 +3,10 @@
 
 mod support;
 
-use std::process::Stdio;
-
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use support::cli::{Running, fails, immuta, ok, run, text};
-use support::{Log, bounded, skip, until};
+use support::cli::{Running, fails, immuta, ok, on_a_terminal, run, text};
+use support::{Log, bounded, until};
 
 /// A log with the records "0" to "19".
 fn twenty() -> Log {
@@ -90,14 +88,14 @@ fn every_command_prints_every_format() {
 fn a_terminal_gets_control_characters_escaped() {
     let log = Log::new();
     let mut writer = log.writer();
-    writer.append(b"\x1b[31mred\n").unwrap();
+    writer.append("\x1b[31mred\n\u{9b}".as_bytes()).unwrap();
     writer.close().unwrap();
-    let line = format!("{} cat events.log", env!("CARGO_BIN_EXE_immuta"));
-    let mut script = std::process::Command::new("script");
-    script.args(["-qec", &line, "/dev/null"]).current_dir(log.dir.path()).stdin(Stdio::null());
-    match bounded("script", move || script.output()) {
-        Ok(output) => assert_eq!(String::from_utf8_lossy(&output.stdout), "\\x1b[31mred\\n\r\n"),
-        Err(error) => skip(&format!("script, which makes a terminal: {error}")),
+    for (format, expected) in [
+        ("text", "\\x1b[31mred\\n\\u{9b}\r\n"),
+        ("json", "{\"sequence\":0,\"position\":8,\"size\":11,\"payload\":\"\\u001b[31mred\\n\\u009b\"}\r\n"),
+    ] {
+        let Some(printed) = on_a_terminal(&log, &format!("cat -o {format} events.log")) else { return };
+        assert_eq!(printed, expected);
     }
 }
 
@@ -176,6 +174,32 @@ fn a_closed_pipe_is_a_quiet_end() {
         let output = bounded("its end", move || child.wait_with_output().unwrap());
         assert_eq!((output.status.code(), &output.stderr[..]), (Some(0), &b""[..]), "{args:?}");
     }
+}
+
+#[test]
+fn a_signal_ends_a_command_whose_output_nobody_takes() {
+    let log = Log::new();
+    let mut writer = log.writer();
+    writer.append(&[b'x'; 1 << 20]).unwrap();
+    for args in [&["cat", "events.log"][..], &["tail", "-f", "events.log"], &["get", "events.log", "0"]] {
+        let unread = Running::start_unread(&log, args);
+        until("its pipe is full", || unread.waits_for_a_file());
+        unread.signal(Signal::SIGTERM);
+        assert_eq!(unread.end(), (Some(143), String::new()), "{args:?}");
+    }
+}
+
+#[test]
+fn a_log_that_is_replaced_is_an_end_after_what_is_readable() {
+    let log = twenty();
+    let follower = Running::start(&log, &["tail", "-f", "-n", "1", "events.log"]);
+    assert_eq!(follower.line(), "19");
+    let other = log.dir.path().join("other");
+    std::fs::copy(&log.path, &other).unwrap();
+    std::fs::rename(&other, &log.path).unwrap();
+    let (code, said) = follower.end();
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("removed or replaced"), "{said}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use support::process::Helper;
-use support::{Log, is_root};
+use support::{Log, is_root, until};
 
 fn set_mode(path: &Path, mode: u32) {
     std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
@@ -21,6 +21,11 @@ fn readable() -> Log {
     log
 }
 
+fn is_asleep(process: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('S'))
+}
+
 /// What a follower says once it is done: records, checksum, sleeps, polls, lost wake-ups.
 fn follow_five(log: &Log, options: &str) -> Vec<u64> {
     let mut writer = log.writer_options().mode(0o644).open(&log.path).unwrap();
@@ -29,8 +34,10 @@ fn follow_five(log: &Log, options: &str) -> Vec<u64> {
     reader.expect("ready");
     for n in 1..5 {
         assert_eq!(reader.numbers("at"), [n]);
-        // So that it has to wait, on a busy machine too.
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        if !options.contains("spin") {
+            // Only then is it about how it waits.
+            until("the follower waits", || is_asleep(reader.id()));
+        }
         writer.append(&[n as u8]).unwrap();
     }
     assert_eq!(reader.numbers("at"), [5]);

@@ -4,20 +4,23 @@
 mod writer;
 
 use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::atomic::fence;
 use std::time::Duration;
 
-pub(crate) use writer::ControlWriter;
+pub(crate) use writer::{Beginning, ControlWriter, retire, start_time};
 
-use crate::format::control::{BELL_MAGIC, ControlPage, Doorbell, LAYOUT_VERSION, PAGE_BYTES, PAGE_MAGIC, state};
+use crate::format::control::{
+    BELL_MAGIC, ControlPage, Doorbell, Extent, LAYOUT_VERSION, PAGE_BYTES, PAGE_MAGIC, state,
+};
 use crate::protocol::{self, Pair};
 use crate::sys::file::{self, Identity};
 use crate::sys::futex;
 use crate::sys::map::{Mapping, Shared, View};
+use crate::sys::origin::boot_id;
 
 // SAFETY: repr(C), of AtomicU64 alone; format::control asserts that the fields leave no gap.
 unsafe impl Shared for ControlPage {}
@@ -31,18 +34,14 @@ pub(crate) struct Subject {
     /// The user that owns the log.
     pub(crate) owner: u32,
     pub(crate) mode: u32,
-    page_path: PathBuf,
-    bell_path: PathBuf,
+    pub(crate) page_path: PathBuf,
+    pub(crate) bell_path: PathBuf,
 }
 
 impl Subject {
     /// The log with this metadata, its page lying in `directory` or where the environment or the default says.
     pub(crate) fn new(metadata: &std::fs::Metadata, directory: Option<&Path>) -> Subject {
-        let directory = directory.map(Path::to_owned).unwrap_or_else(|| match std::env::var_os("IMMUTA_CONTROL_DIR") {
-            Some(directory) if !directory.is_empty() => directory.into(),
-            _ => "/dev/shm".into(),
-        });
-        let directory = file::absolute(&directory);
+        let directory = file::absolute(&directory.map(Path::to_owned).unwrap_or_else(self::directory));
         let name = format!("immuta-{}-{}", metadata.dev(), metadata.ino());
         Subject {
             identity: Identity::of(metadata),
@@ -54,29 +53,75 @@ impl Subject {
     }
 }
 
-/// Words to tell one boot of the machine from another; zeros where the system hides it.
-fn boot_id() -> [u64; 2] {
-    static BOOT_ID: OnceLock<[u64; 2]> = OnceLock::new();
-    *BOOT_ID.get_or_init(|| {
-        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        let number = u128::from_str_radix(&text.trim().replace('-', ""), 16).unwrap_or(0);
-        [(number >> 64) as u64, number as u64]
-    })
+/// Where control pages lie, unless the user of the library chooses: as the environment or the default says.
+pub(crate) fn directory() -> PathBuf {
+    match std::env::var_os("IMMUTA_CONTROL_DIR") {
+        Some(directory) if !directory.is_empty() => directory.into(),
+        _ => "/dev/shm".into(),
+    }
 }
 
-fn open_plain(path: &Path, write: bool) -> Option<File> {
+/// Why the file that has a control page's name is not believed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Doubt {
+    /// Nothing has the name.
+    Missing,
+    /// The system does not let it be opened or mapped.
+    Refused(io::Error),
+    /// It is no ordinary file, or does not hold a control page.
+    NoPage,
+    /// It belongs neither to the log's owner nor to root.
+    Owner,
+    /// Another version of immuta laid it out.
+    Layout,
+    /// It is of another file, which had this name or this inode number before.
+    Log,
+    /// It was made before the machine was last started.
+    Boot,
+    /// It says more than the log.
+    Beyond,
+}
+
+pub(crate) fn open_plain(path: &Path, write: bool) -> Result<File, Doubt> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-    let file = OpenOptions::new().read(true).write(write).custom_flags(flags).open(path).ok()?;
-    file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() >= PAGE_BYTES).then_some(file)
+    let file = OpenOptions::new().read(true).write(write).custom_flags(flags).open(path).map_err(|error| {
+        match (error.kind(), error.raw_os_error()) {
+            (ErrorKind::NotFound, _) => Doubt::Missing,
+            // A link, a socket, a directory.
+            (_, Some(libc::ELOOP | libc::ENXIO | libc::EISDIR)) => Doubt::NoPage,
+            _ => Doubt::Refused(error),
+        }
+    })?;
+    let fits = file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() >= PAGE_BYTES);
+    if fits { Ok(file) } else { Err(Doubt::NoPage) }
 }
 
-fn describes(page: &ControlPage, log: Identity) -> bool {
-    page.version.load(Relaxed) == LAYOUT_VERSION
-        && page.page_bytes.load(Relaxed) == PAGE_BYTES
-        && page.device.load(Relaxed) == log.device
-        && page.inode.load(Relaxed) == log.inode
-        && page.birth_ns.load(Relaxed) == log.birth_ns
-        && page.boot_id.iter().zip(boot_id()).all(|(word, value)| word.load(Relaxed) == value)
+/// Whether a page that has its magic is of this log, and of now.
+fn describes(page: &ControlPage, log: Identity) -> Result<(), Doubt> {
+    if page.version.load(Relaxed) != LAYOUT_VERSION || page.page_bytes.load(Relaxed) != PAGE_BYTES {
+        return Err(Doubt::Layout);
+    }
+    if page.boot_id.iter().zip(boot_id()).any(|(word, value)| word.load(Relaxed) != value) {
+        return Err(Doubt::Boot);
+    }
+    let found = [&page.device, &page.inode, &page.birth_ns].map(|word| word.load(Relaxed));
+    if found == [log.device, log.inode, log.birth_ns] { Ok(()) } else { Err(Doubt::Log) }
+}
+
+/// What the control page of the last writer says, if it is still there: it outlives its writer, not the boot.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct LastPage {
+    /// There is one, of this boot and of this file.
+    pub(crate) found: bool,
+    /// A flush had failed.
+    pub(crate) failed: bool,
+}
+
+/// Looks at the page of the last writer.
+pub(crate) fn last_page(subject: &Subject) -> LastPage {
+    let view = ControlView::open(subject);
+    LastPage { found: view.is_some(), failed: view.is_some_and(|view| view.state() == state::FAILED) }
 }
 
 /// A follower's side of the control page.
@@ -91,23 +136,29 @@ pub(crate) struct ControlView {
 impl ControlView {
     /// The control page of a log, if there is one that can be believed.
     pub(crate) fn open(subject: &Subject) -> Option<ControlView> {
+        ControlView::examine(subject).ok()
+    }
+
+    /// As [`open`](ControlView::open), with the reason why there is none.
+    pub(crate) fn examine(subject: &Subject) -> Result<ControlView, Doubt> {
         let file = open_plain(&subject.page_path, false)?;
-        let metadata = file.metadata().ok()?;
+        let metadata = file.metadata().map_err(Doubt::Refused)?;
         if metadata.uid() != subject.owner && metadata.uid() != 0 {
-            return None;
+            return Err(Doubt::Owner);
         }
-        let page = View::<ControlPage>::new(Mapping::read_only(&file, 0, PAGE_BYTES).ok()?);
+        let page = View::<ControlPage>::new(Mapping::read_only(&file, 0, PAGE_BYTES).map_err(Doubt::Refused)?);
         let magic = page.magic.load(Relaxed);
         fence(Acquire); // Pairs with the release store of the magic in `fill`.
-        if magic != PAGE_MAGIC || !describes(&page, subject.identity) {
-            return None;
+        if magic != PAGE_MAGIC {
+            return Err(Doubt::NoPage);
         }
+        describes(&page, subject.identity)?;
         let bell = ControlView::open_bell(subject, page.epoch.load(Relaxed), metadata.uid());
-        Some(ControlView { page, identity: Identity::of(&metadata), bell })
+        Ok(ControlView { page, identity: Identity::of(&metadata), bell })
     }
 
     fn open_bell(subject: &Subject, epoch: u64, owner: u32) -> Option<View<Doorbell>> {
-        let file = open_plain(&subject.bell_path, true)?;
+        let file = open_plain(&subject.bell_path, true).ok()?;
         if file.metadata().ok()?.uid() != owner {
             return None;
         }
@@ -165,5 +216,21 @@ impl ControlView {
     /// The pair of the last event; `None` where the writer is too fast for it to be read.
     pub(crate) fn pair(&self) -> Option<Pair> {
         (0..1000).find_map(|_| protocol::try_pair(&self.page.published))
+    }
+
+    /// The same of what is durable.
+    pub(crate) fn durable_pair(&self) -> Option<Pair> {
+        (0..1000).find_map(|_| protocol::try_pair(&self.page.durable))
+    }
+
+    /// The words that a follower goes by.
+    #[inline(always)]
+    pub(crate) fn extent(&self, durable: bool) -> &Extent {
+        if durable { &self.page.durable } else { &self.page.published }
+    }
+
+    /// Another one means that counted records may be others than before.
+    pub(crate) fn history_id(&self) -> [u64; 2] {
+        [0, 1].map(|n| self.page.history_id[n].load(Relaxed))
     }
 }

@@ -7,18 +7,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-use super::{Subject, boot_id, describes, open_plain};
+use super::{Subject, describes, open_plain};
 use crate::format::control::{BELL_MAGIC, ControlPage, Doorbell, LAYOUT_VERSION, PAGE_BYTES, PAGE_MAGIC, state};
-use crate::format::log::number_at;
 use crate::protocol::{self, Pair};
 use crate::sys::file::{self, Identity};
 use crate::sys::futex;
 use crate::sys::map::{Mapping, View};
+use crate::sys::origin::boot_id;
 
-fn random_words() -> io::Result<[u64; 3]> {
-    let mut bytes = [0; 24];
-    io::Read::read_exact(&mut File::open("/dev/urandom")?, &mut bytes)?;
-    Ok([0, 8, 16].map(|at| number_at(&bytes, at).expect("24 bytes hold three numbers")))
+/// What a new page says besides its log: how far that is published and durable, and which history it is of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Beginning {
+    pub(crate) published: Pair,
+    pub(crate) durable: Pair,
+    pub(crate) history_id: [u64; 2],
+    /// Of this run of the writer.
+    pub(crate) epoch: u64,
 }
 
 /// The writer's side of the control page.
@@ -28,7 +32,6 @@ pub(crate) struct ControlWriter {
     bell: View<Doorbell>,
     named: Option<Named>,
     event: u64,
-    durable_event: u64,
     /// The event of the last complete wake-up.
     woken: u64,
 }
@@ -43,17 +46,21 @@ struct Named {
 impl ControlWriter {
     /// A new control page for this run of the writer, put under its name; where that fails, a page that nobody else
     /// sees, and the reason. Fails only for want of memory.
-    pub(crate) fn create(subject: &Subject, pair: Pair, bell_mode: u32) -> io::Result<(ControlWriter, Option<String>)> {
-        let (page, bell, named, reason) = match create_named(subject, pair, bell_mode) {
+    pub(crate) fn create(
+        subject: &Subject,
+        beginning: Beginning,
+        bell_mode: u32,
+    ) -> io::Result<(ControlWriter, Option<String>)> {
+        let (page, bell, named, reason) = match create_named(subject, beginning, bell_mode) {
             Ok((page, bell, named)) => (page, bell, Some(named), None),
             Err(reason) => {
-                retire_old(subject);
+                retire(subject);
                 let page = View::new(Mapping::private(PAGE_BYTES)?);
-                fill(&page, subject, pair, [0; 3]);
+                fill(&page, subject, beginning);
                 (page, View::new(Mapping::private(PAGE_BYTES)?), None, Some(reason))
             }
         };
-        let control = ControlWriter { page: Arc::new(page), bell, named, event: 0, durable_event: 0, woken: 0 };
+        let control = ControlWriter { page: Arc::new(page), bell, named, event: 0, woken: 0 };
         Ok((control, reason))
     }
 
@@ -67,11 +74,6 @@ impl ControlWriter {
         self.event += 1;
         protocol::publish(&self.page.published, self.event, pair);
         protocol::someone_sleeps(&self.bell.announced, self.event, self.woken)
-    }
-
-    pub(crate) fn publish_durable(&mut self, pair: Pair) {
-        self.durable_event += 1;
-        protocol::publish(&self.page.durable, self.durable_event, pair);
     }
 
     /// Wakes at most `most` sleepers, unless all have been woken up to event `woken`; `false` where there may be more.
@@ -88,15 +90,12 @@ impl ControlWriter {
         complete
     }
 
-    /// Tells the followers, asleep or not. The writer's thread owns the state, and with it this event on both words.
+    /// Tells the followers, asleep or not. Those of what is durable are told by [`Durable::tell`](crate::durable::Durable::tell).
     pub(crate) fn set_state(&mut self, state: u64, published: Pair) {
         // Release: whoever sees the state sees all that was published before.
         self.page.state.store(state, Release);
         self.publish(published);
-        let durable = protocol::try_pair(&self.page.durable).unwrap_or(Pair { count: 0, end: 0 });
-        self.publish_durable(durable);
         futex::wake(&self.page.published.commit, i32::MAX as u32);
-        futex::wake(&self.page.durable.commit, i32::MAX as u32);
     }
 
     /// Takes the names away, where they are still ours.
@@ -118,7 +117,7 @@ impl Named {
     }
 }
 
-fn fill(page: &ControlPage, subject: &Subject, pair: Pair, [epoch, history_a, history_b]: [u64; 3]) {
+fn fill(page: &ControlPage, subject: &Subject, beginning: Beginning) {
     page.version.store(LAYOUT_VERSION, Relaxed);
     page.page_bytes.store(PAGE_BYTES, Relaxed);
     page.device.store(subject.identity.device, Relaxed);
@@ -127,30 +126,34 @@ fn fill(page: &ControlPage, subject: &Subject, pair: Pair, [epoch, history_a, hi
     for (word, value) in page.boot_id.iter().zip(boot_id()) {
         word.store(value, Relaxed);
     }
-    page.history_id[0].store(history_a, Relaxed);
-    page.history_id[1].store(history_b, Relaxed);
-    page.epoch.store(epoch, Relaxed);
+    for (word, value) in page.history_id.iter().zip(beginning.history_id) {
+        word.store(value, Relaxed);
+    }
+    page.epoch.store(beginning.epoch, Relaxed);
     page.pid.store(std::process::id().into(), Relaxed);
-    page.start_time.store(start_time().unwrap_or(0), Relaxed);
+    page.start_time.store(start_time("self").unwrap_or(0), Relaxed);
     page.state.store(state::OPEN, Relaxed);
     page.heartbeat.store(futex::monotonic().as_nanos() as u64, Relaxed);
-    // As of event 0.
-    page.published.slots[0].count.store(pair.count, Relaxed);
-    page.published.slots[0].end.store(pair.end, Relaxed);
-    page.published.end.store(pair.end, Relaxed);
+    for (extent, pair) in [(&page.published, beginning.published), (&page.durable, beginning.durable)] {
+        // As of event 0.
+        extent.slots[0].count.store(pair.count, Relaxed);
+        extent.slots[0].end.store(pair.end, Relaxed);
+        extent.end.store(pair.end, Relaxed);
+    }
     // Release, with the fence behind the load of the magic in `ControlView::open`: a page with a magic is whole.
     page.magic.store(PAGE_MAGIC, Release);
 }
 
-fn start_time() -> Option<u64> {
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+/// When a process began, in clock ticks since boot; `process` is its id, or "self".
+pub(crate) fn start_time(process: &str) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     // The name, in parentheses, may hold anything; field 3 follows it.
     stat.rsplit_once(')')?.1.split_whitespace().nth(22 - 3)?.parse().ok()
 }
 
 fn create_named(
     subject: &Subject,
-    pair: Pair,
+    beginning: Beginning,
     bell_mode: u32,
 ) -> Result<(View<ControlPage>, View<Doorbell>, Named), String> {
     let user = nix::unistd::geteuid().as_raw();
@@ -159,8 +162,7 @@ fn create_named(
     }
     let old = squatter_or_page(&subject.page_path, subject)?;
     squatter_or_page(&subject.bell_path, subject)?;
-    let ids = random_words().map_err(|error| format!("/dev/urandom: {error}"))?;
-    let made = make_both(subject, pair, bell_mode, ids);
+    let made = make_both(subject, beginning, bell_mode);
     match &made {
         Ok(_) => {
             if let Some(old) = old {
@@ -179,21 +181,20 @@ fn create_named(
 /// Makes both and puts them under their names; where that fails, temporary names may be left.
 fn make_both(
     subject: &Subject,
-    pair: Pair,
+    beginning: Beginning,
     bell_mode: u32,
-    ids: [u64; 3],
 ) -> Result<(View<ControlPage>, View<Doorbell>, Named), String> {
     let (bell_file, bell_id) = create_file(&subject.bell_path, bell_mode & 0o777, |mapping| {
         let bell = View::<Doorbell>::new(mapping);
         bell.version.store(LAYOUT_VERSION, Relaxed);
-        bell.epoch.store(ids[0], Relaxed);
+        bell.epoch.store(beginning.epoch, Relaxed);
         // Release: as for the page's magic.
         bell.magic.store(BELL_MAGIC, Release);
     })?;
     // The log's read bits, and the owner's right to mark it superseded.
     let mode = subject.mode & 0o444 | 0o600;
     let (page_file, page_id) = create_file(&subject.page_path, mode, |mapping| {
-        fill(&View::<ControlPage>::new(mapping), subject, pair, ids);
+        fill(&View::<ControlPage>::new(mapping), subject, beginning);
     })?;
     let map_error = |error: io::Error| format!("{}: cannot map it: {error}", subject.page_path.display());
     let page = View::new(Mapping::writable(&page_file, 0, PAGE_BYTES).map_err(map_error)?);
@@ -223,7 +224,7 @@ fn squatter_or_page(path: &Path, subject: &Subject) -> Result<Option<File>, Stri
         let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
         return Err(format!("{}: the name is taken by {kind} of user {owner}, mode {mode:04o}", path.display()));
     }
-    Ok(open_plain(path, true))
+    Ok(open_plain(path, true).ok())
 }
 
 /// The name under which a file is made: one name a log, so that what a killed writer left is found by the next.
@@ -253,8 +254,8 @@ fn create_file(path: &Path, mode: u32, fill: impl FnOnce(Mapping)) -> Result<(Fi
     make().map_err(|error| format!("{}: cannot create it: {error}", path.display()))
 }
 
-/// Without a new page, a dead writer's must not keep followers from looking at the file.
-fn retire_old(subject: &Subject) {
+/// Takes away the page of a dead writer, where there is no new one: it must not keep followers from looking at the file.
+pub(crate) fn retire(subject: &Subject) {
     let (user, path) = (nix::unistd::geteuid().as_raw(), &subject.page_path);
     if (user == subject.owner || user == 0)
         && let Ok(Some(old)) = squatter_or_page(path, subject)
@@ -269,7 +270,7 @@ fn retire_old(subject: &Subject) {
 fn supersede(file: &File, subject: &Subject) {
     let Ok(mapping) = Mapping::writable(file, 0, PAGE_BYTES) else { return };
     let page = View::<ControlPage>::new(mapping);
-    if page.magic.load(Acquire) == PAGE_MAGIC && describes(&page, subject.identity) {
+    if page.magic.load(Acquire) == PAGE_MAGIC && describes(&page, subject.identity).is_ok() {
         page.state.store(state::SUPERSEDED, Release);
         for extent in [&page.published, &page.durable] {
             // The slot of the new event repeats the pair, so that the pair stays readable. The dead writer stores no more.

@@ -1,13 +1,15 @@
 //! Opening files, telling them apart, reading, growing and cutting them.
 
+use std::collections::HashSet;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::UNIX_EPOCH;
 
-use nix::fcntl::{FallocateFlags, fallocate};
+use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::statfs::{self, FsType, fstatfs};
 
@@ -146,10 +148,30 @@ pub(crate) enum FileSystem {
 }
 
 pub(crate) fn file_system(file: &File) -> FileSystem {
+    fstatfs(file).map_or(FileSystem::Other, |stat| of_type(stat.filesystem_type()))
+}
+
+/// As [`file_system`], of a file that need not be readable.
+pub(crate) fn file_system_at(path: &Path) -> io::Result<FileSystem> {
+    Ok(of_type(statfs::statfs(path)?.filesystem_type()))
+}
+
+/// The devices of the mounted file systems, as the kernel knows them.
+pub(crate) fn mounted_devices() -> HashSet<u64> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    // "36 35 98:0 /root /mount options …"
+    let device = |line: &str| {
+        let (major, minor) = line.split_whitespace().nth(2)?.split_once(':')?;
+        Some(libc::makedev(major.parse().ok()?, minor.parse().ok()?))
+    };
+    mounts.lines().filter_map(device).collect()
+}
+
+fn of_type(kind: FsType) -> FileSystem {
     const F2FS: FsType = FsType(0xF2F5_2010);
     const XFS: FsType = FsType(0x5846_5342);
-    match fstatfs(file).map(|stat| stat.filesystem_type()) {
-        Ok(statfs::EXT4_SUPER_MAGIC | statfs::TMPFS_MAGIC | XFS | F2FS) => FileSystem::Reserves,
+    match kind {
+        statfs::EXT4_SUPER_MAGIC | statfs::TMPFS_MAGIC | XFS | F2FS => FileSystem::Reserves,
         _ => FileSystem::Other,
     }
 }
@@ -234,13 +256,58 @@ pub(crate) fn flush(file: &File) -> io::Result<()> {
     }
 }
 
-/// Returns when the file's name is on the disk.
-pub(crate) fn flush_directory_of(path: &Path) -> io::Result<()> {
+/// The same file by another description, for reading: with a position and locks of its own.
+pub(crate) fn reopen(file: &File) -> io::Result<File> {
+    File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
+/// Gives a side file the owner and the rights of its log.
+pub(crate) fn own_like(file: &File, log: &Metadata) -> io::Result<()> {
+    let own = file.metadata()?;
+    let mut mode = log.mode() & 0o777;
+    if (own.uid(), own.gid()) != (log.uid(), log.gid()) {
+        match std::os::unix::fs::fchown(file, Some(log.uid()), Some(log.gid())) {
+            Ok(()) => {}
+            // A group that this user is not in: what it may do, another one may not.
+            Err(_) if own.uid() == log.uid() => mode &= !0o070,
+            Err(error) => return Err(error),
+        }
+    }
+    file.set_permissions(PermissionsExt::from_mode(mode))
+}
+
+/// Numbers that nobody else has.
+pub(crate) fn random_words<const N: usize>() -> io::Result<[u64; N]> {
+    let mut words = [[0; 8]; N];
+    io::Read::read_exact(&mut File::open("/dev/urandom")?, words.as_flattened_mut())?;
+    Ok(words.map(u64::from_le_bytes))
+}
+
+/// Forgets what is cached of a file and not dirty, so that the next read asks the disk. After a failed flush the cache tells nothing.
+pub(crate) fn forget_cached(file: &File) -> io::Result<()> {
+    Ok(posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?)
+}
+
+/// The directory that a file is in, to be flushed; `None` where it may be written to and not be read: then there is no
+/// flush of it to be had.
+pub(crate) fn directory_of(path: &Path) -> Result<Option<File>> {
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    File::open(directory)?.sync_all()
+    match File::open(directory) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(None),
+        Err(error) => Err(Error::io("open, to flush it, the directory", directory, error)),
+        Ok(directory) => Ok(Some(directory)),
+    }
+}
+
+/// Returns when the file's name is on the disk.
+pub(crate) fn flush_directory_of(path: &Path) -> io::Result<()> {
+    match directory_of(path) {
+        Ok(directory) => directory.map_or(Ok(()), |directory| directory.sync_all()),
+        Err(error) => Err(io::Error::other(error)),
+    }
 }
 
 #[cfg(test)]
@@ -261,6 +328,7 @@ mod tests {
         assert_eq!(read_at(&file, &mut bytes, 1).unwrap(), 4);
         assert_eq!(bytes, [b'b', b'c', 0, 0]);
         let identity = Identity::of(&metadata);
+        assert_eq!(file_system_at(&path).unwrap(), file_system(&file));
         assert!(names(&path, identity).unwrap());
         std::fs::remove_file(&path).unwrap();
         drop(file);

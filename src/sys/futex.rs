@@ -84,6 +84,12 @@ fn wait_both(word: &AtomicU64, expected: u32, stop: &AtomicU32, bound: Duration)
     }
 }
 
+/// Whether the kernel waits for two words, so that a stop ends a wait at once.
+pub(crate) fn waits_for_two() -> bool {
+    // It sees that the word is not 1, and returns at once.
+    wait_both(&AtomicU64::new(0), 1, &AtomicU32::new(0), Duration::ZERO).is_some()
+}
+
 fn wait_one(address: *const u32, expected: u32, operation: i32, bound: Duration) -> Ended {
     let limit = timespec(bound);
     // SAFETY: the address is of a live, aligned word, which the kernel only reads.
@@ -148,6 +154,7 @@ mod tests {
         assert_eq!(wait_one(low_half(&word), 4, libc::FUTEX_WAIT, LONG), Ended::MovedOn);
         assert_eq!(wait_one(low_half(&word), 5, libc::FUTEX_WAIT, limit), Ended::Bound);
         assert_eq!(wake(&word, 1), 0);
+        assert_eq!(waits_for_two(), HAS_WAITV.load(Relaxed));
     }
 
     #[test]

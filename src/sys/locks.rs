@@ -64,6 +64,22 @@ pub(crate) fn is_locked(file: &File) -> io::Result<bool> {
     Ok(found.l_type as i32 != libc::F_UNLCK)
 }
 
+/// The device and inode of every file that a writer's lock is held on, as /proc/locks has them.
+pub(crate) fn written() -> io::Result<Vec<(u64, u64)>> {
+    let locks = std::fs::read_to_string("/proc/locks")?;
+    let byte = WRITER_BYTE.to_string();
+    let of_line = |line: &str| {
+        // "1: OFDLCK ADVISORY  WRITE -1 fe:00:5678 9223372036854775806 9223372036854775806"
+        let [_, "OFDLCK", _, "WRITE", _, file, from, ..] = line.split_whitespace().collect::<Vec<_>>()[..] else {
+            return None;
+        };
+        let [major, minor, inode] = file.split(':').collect::<Vec<_>>()[..] else { return None };
+        let hex = |digits| u32::from_str_radix(digits, 16).ok();
+        (from == byte).then_some((libc::makedev(hex(major)?, hex(minor)?), inode.parse().ok()?))
+    };
+    Ok(locks.lines().filter_map(of_line).collect())
+}
+
 /// The process that holds the flock, where /proc/locks tells. For messages only.
 pub(crate) fn holder(identity: Identity) -> Option<u32> {
     let (major, minor) = (libc::major(identity.device), libc::minor(identity.device));
@@ -92,6 +108,7 @@ mod tests {
         assert!(!lock(&b, Duration::from_millis(20)).unwrap());
         let identity = Identity::of(&asks.metadata().unwrap());
         assert_eq!(holder(identity), Some(std::process::id()));
+        assert!(written().unwrap().contains(&(identity.device, identity.inode)));
         unlock(&a).unwrap();
         assert!(!is_locked(&asks).unwrap());
         assert!(lock(&b, Duration::ZERO).unwrap());

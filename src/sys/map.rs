@@ -122,14 +122,11 @@ impl Mapping {
     }
 
     /// Makes a range writable without a fault on the next store, and without a store (which could take a newer value back).
-    /// Where the kernel cannot, the next store faults, so the result does not matter.
-    pub(crate) fn populate(&self, at: u64, len: u64) {
-        if at.checked_add(len).is_some_and(|end| end <= self.len()) {
-            // SAFETY: the range lies within the mapping, and MADV_POPULATE_WRITE changes no byte of it.
-            unsafe {
-                libc::madvise(self.base.as_ptr().add(at as usize).cast(), len as usize, libc::MADV_POPULATE_WRITE);
-            }
-        }
+    /// `false` where the kernel cannot: then the next store faults, which is slower and nothing worse.
+    pub(crate) fn populate(&self, at: u64, len: u64) -> bool {
+        let (advice, fits) = (libc::MADV_POPULATE_WRITE, at.checked_add(len).is_some_and(|end| end <= self.len()));
+        // SAFETY: the range lies within the mapping, and MADV_POPULATE_WRITE changes no byte of it.
+        fits && unsafe { libc::madvise(self.base.as_ptr().add(at as usize).cast(), len as usize, advice) } == 0
     }
 }
 

@@ -5,4 +5,5 @@ pub(crate) mod fork;
 pub(crate) mod futex;
 pub(crate) mod locks;
 pub(crate) mod map;
+pub(crate) mod origin;
 pub(crate) mod pool;

@@ -54,15 +54,19 @@ pub struct Tailer {
     tiny_look: Option<Instant>,
     /// The largest payload that is taken.
     max: u64,
+    /// Takes only what is durable.
+    durable: bool,
     stopper: Stopper,
     waiting: Waiting,
 }
 
 impl Tailer {
     /// Begins at `at`, passing over what comes before record `first`.
-    pub(crate) fn new(opened: Arc<Opened>, at: Pair, first: u64) -> Tailer {
-        Tailer {
-            view: opened.page_to_follow(None),
+    pub(crate) fn new(opened: Arc<Opened>, at: Pair, first: u64) -> Result<Tailer> {
+        let durable = opened.settings.durable;
+        Ok(Tailer {
+            view: if durable { Some(opened.durable_page()?) } else { opened.page_to_follow(None) },
+            durable,
             max: opened.settings.max_record.unwrap_or(u64::MAX),
             opened,
             next: at,
@@ -75,7 +79,7 @@ impl Tailer {
             tiny_look: None,
             stopper: Stopper::default(),
             waiting: Waiting::default(),
-        }
+        })
     }
 
     /// The next record if it is published, without waiting.
@@ -295,7 +299,7 @@ impl Tailer {
                 std::hint::spin_loop();
             }
         }
-        let end = protocol::end(&view.page().published);
+        let end = protocol::end(view.extent(self.durable));
         let gain = end.saturating_sub(self.known);
         self.tiny_look = (gain > 0 && gain < TINY).then(Instant::now);
         self.known += gain;
@@ -309,16 +313,20 @@ impl Tailer {
         if self.view.as_ref().is_some_and(|view| view.is_followed()) && !self.is_check_up_due() {
             return Ok(false);
         }
-        self.check_up()?;
-        match &self.view {
-            Some(view) => {
-                let end = protocol::end(&view.page().published);
-                let gain = end.saturating_sub(self.known);
-                self.known += gain;
-                Ok(gain > 0)
-            }
-            None => self.look_at_count(),
+        if self.durable && self.gain() {
+            // The last word of a page that is not followed any more: of what is durable nothing else tells.
+            return Ok(true);
         }
+        self.check_up()?;
+        if self.view.is_some() { Ok(self.gain()) } else { self.look_at_count() }
+    }
+
+    /// Learns from the control page how far the log may be read; `true` where that is further than was known.
+    fn gain(&mut self) -> bool {
+        let end = self.view.as_ref().map_or(0, |view| protocol::end(view.extent(self.durable)));
+        let gain = end.saturating_sub(self.known);
+        self.known += gain;
+        gain > 0
     }
 
     /// The same without a control page: reads what follows, as far as the count covers it.
@@ -330,6 +338,9 @@ impl Tailer {
                 // Before the look, which so is the last where the log turns out to be gone. A page that it finds is
                 // looked at next time.
                 self.check_up()?;
+            }
+            if self.durable {
+                return Ok(self.gain());
             }
             self.counted = self.opened.count()?;
             if sequence >= self.counted {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{Cursor, Read};
+use std::time::SystemTime;
 
 /// Where a tailer begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +20,9 @@ pub enum Start {
     Last(u64),
     /// With the record of this sequence; waits for it where it is not there yet.
     Sequence(u64),
+    /// With the first record that was published at this time or later, as the index tells: with a record that came up to a
+    /// second earlier, but never a later one. [`Error::NoTimes`](crate::Error::NoTimes) without an index.
+    Time(SystemTime),
 }
 
 impl From<i64> for Start {

@@ -101,14 +101,17 @@ impl Tailer {
             _ => Duration::ZERO,
         };
         let (known, stopper) = (self.known, &self.stopper);
-        let news = || protocol::end(&view.page().published) > known || stopper.is_stopped();
+        let extent = view.extent(self.durable);
+        let news = || protocol::end(extent) > known || stopper.is_stopped();
         if !spin.is_zero() && futex::spin(spin, news) {
             return Ok(());
         }
         self.waiting.rested = true;
         match view.bell() {
             _ if strategy == WaitStrategy::Spin => self.check_up(),
-            Some(bell) => self.sleep(&view, bell, bound),
+            // Whoever flushes always makes the wake-up, so that no doorbell is needed.
+            _ if self.durable => self.sleep(&view, None, bound),
+            Some(bell) => self.sleep(&view, Some(bell), bound),
             None => {
                 // The look that follows checks up at times.
                 self.pause(PAGE_INTERVALS, bound);
@@ -117,18 +120,18 @@ impl Tailer {
         }
     }
 
-    fn sleep(&mut self, view: &Arc<ControlView>, bell: &Doorbell, bound: Duration) -> Result<()> {
-        let published = &view.page().published;
+    fn sleep(&mut self, view: &Arc<ControlView>, bell: Option<&Doorbell>, bound: Duration) -> Result<()> {
+        let extent = view.extent(self.durable);
         // The event first: its end, and every earlier one, is visible to the look that follows.
-        let event = protocol::commit(published);
-        if protocol::end(published) > self.known {
+        let event = protocol::commit(extent);
+        if protocol::end(extent) > self.known {
             return Ok(());
         }
         if !view.is_followed() {
             return self.check_up();
         }
-        let ended = if protocol::announce(published, &bell.announced, event) {
-            futex::wait(&published.commit, event as u32, self.stopper.word(), bound)
+        let ended = if bell.is_none_or(|bell| protocol::announce(extent, &bell.announced, event)) {
+            futex::wait(&extent.commit, event as u32, self.stopper.word(), bound)
         } else {
             Ended::MovedOn
         };
@@ -140,7 +143,7 @@ impl Tailer {
             Ended::Interrupted => counts.interrupted += 1,
             Ended::Bound => {
                 counts.bound += 1;
-                counts.lost += u64::from(protocol::end(published) > self.known);
+                counts.lost += u64::from(protocol::end(extent) > self.known);
                 return self.check_up();
             }
         }
@@ -166,6 +169,11 @@ impl Tailer {
             self.waiting.checked = Some(Instant::now());
             // What is readable is still delivered: the caller looks once more before it hears of it.
             self.waiting.replaced = self.opened.is_replaced();
+        }
+        if self.durable {
+            // The count does not tell what is durable, so a dead writer's page is followed as well.
+            self.view = self.opened.view();
+            return Ok(());
         }
         self.view = self.opened.page_to_follow(self.view.as_deref());
         let Some(view) = &self.view else { return Ok(()) };

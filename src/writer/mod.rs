@@ -2,11 +2,13 @@
 
 mod batch;
 mod claim;
+mod from;
 mod options;
+mod repair;
 
 use std::cell::Cell;
 use std::fs::File;
-use std::io::{self, ErrorKind, Read};
+use std::io::ErrorKind;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,8 +16,11 @@ use std::sync::Arc;
 pub use batch::Batch;
 pub use claim::Claim;
 pub use options::{Notice, WriterOptions};
+pub use repair::Repair;
 
 use crate::control::ControlWriter;
+use crate::cover::Cover;
+use crate::durable::Durable;
 use crate::error::{Error, Result};
 use crate::format::control::state;
 use crate::format::log::{SIZE_BYTES, next_position};
@@ -23,11 +28,10 @@ use crate::growth::Growth;
 use crate::helper::Employed;
 use crate::protocol::Pair;
 use crate::space::Space;
-use crate::stat::{Stat, WriterState};
+use crate::stat::{Recovery, Stat, WriterState};
 use crate::stop::Stopper;
 use crate::sys::fork::{self, Owner};
 use crate::sys::{file, locks};
-use crate::units::KIB;
 use crate::upkeep::Upkeep;
 
 /// How many sleepers the writer wakes itself; the helper thread goes on where there are more.
@@ -55,17 +59,20 @@ pub struct Writer {
     owner: Owner,
     /// `None` once closed.
     work: Option<Work>,
-    /// As it was given, for messages.
+    durable: Arc<Durable>,
+    cover: Arc<Cover>,
+    /// Each record is made durable before it is published.
+    ordered: bool,
+    /// The index should have a block end at the first record that ends here or beyond.
+    mark_at: u64,
     path: PathBuf,
-    /// The same wherever the process goes.
-    absolute: PathBuf,
     file: Arc<File>,
-    /// The file is new and its name may not be on the disk yet.
-    unnamed: bool,
-    /// Why a flush failed: from then on nothing is published.
-    failed: Option<String>,
+    /// A failed flush has been told to the followers.
+    failed: bool,
     stopper: Stopper,
     notices: Vec<Notice>,
+    history_id: [u64; 2],
+    recovery: Recovery,
     not_sync: PhantomData<Cell<()>>,
 }
 
@@ -103,7 +110,7 @@ impl Writer {
     fn put(&mut self, at: Pair, payload: &[u8]) -> Result<(Appended, Pair)> {
         let size = payload.len() as u64;
         let next = at.end + SIZE_BYTES + size;
-        if self.space.is_ready(at.end, next) && self.owner.is_current() {
+        if self.space.is_ready(at.end, next) && self.owner.is_current() && !self.durable.has_failed() {
             self.space.put(at.end, &size.to_le_bytes());
             self.space.put(at.end + SIZE_BYTES, payload);
         } else {
@@ -132,24 +139,70 @@ impl Writer {
         Ok(())
     }
 
-    fn check(&self) -> Result<()> {
-        if !self.owner.is_current() {
-            return Err(Error::Forked { path: self.path.clone() });
+    fn check(&mut self) -> Result<()> {
+        self.check_owner()?;
+        if !self.durable.has_failed() {
+            return Ok(());
         }
-        match &self.failed {
-            Some(message) => Err(Error::Failed { path: self.path.clone(), message: message.clone() }),
-            None => Ok(()),
+        self.end_failed();
+        let message = self.durable.reason().unwrap_or("the reason is not known").to_owned();
+        Err(Error::Failed { path: self.path.clone(), message })
+    }
+
+    fn check_owner(&self) -> Result<()> {
+        if self.owner.is_current() { Ok(()) } else { Err(Error::Forked { path: self.path.clone() }) }
+    }
+
+    /// After a failed flush: nothing is published any more, and the followers are told, once.
+    fn end_failed(&mut self) {
+        if !self.failed {
+            self.failed = true;
+            self.space.retire();
+            self.control.set_state(state::FAILED, self.published);
+            self.durable.tell();
         }
+    }
+
+    /// The error of a flush that failed just now.
+    fn flush_failed(&mut self, error: std::io::Error) -> Error {
+        self.end_failed();
+        Error::io("flush the log to the disk", &self.path, error)
     }
 
     #[inline(always)]
     fn publish(&mut self, pair: Pair) -> Result<()> {
+        if self.ordered {
+            return self.publish_in_order(pair);
+        }
         self.space.publish(pair.count, pair.end)?;
+        self.tell(pair);
+        Ok(())
+    }
+
+    /// `Sync`: the bytes, a flush, the count, a flush; only then is it published. So the count on the disk never leads the data.
+    fn publish_in_order(&mut self, pair: Pair) -> Result<()> {
+        self.durable.flush_bytes().map_err(|error| self.flush_failed(error))?;
+        self.space.publish(pair.count, pair.end)?;
+        self.durable.flush_bytes().map_err(|error| self.flush_failed(error))?;
+        if self.durable.publish(pair)
+            && let Some(work) = &self.work
+        {
+            work.upkeep.ask_to_wake_durable();
+            work.employed.nudge();
+        }
+        self.tell(pair);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn tell(&mut self, pair: Pair) {
         self.published = pair;
+        if pair.end >= self.mark_at {
+            self.mark_at = self.cover.mark(pair);
+        }
         if self.control.publish(pair) {
             self.wake();
         }
-        Ok(())
     }
 
     /// Wakes two sleepers, and has the helper wake the others: an append does not take longer for a thousand.
@@ -168,51 +221,6 @@ impl Writer {
         if let Some(work) = &self.work {
             work.employed.nudge();
         }
-    }
-
-    /// Appends all that `source` gives as one record, of whatever size, and publishes it.
-    ///
-    /// # Errors
-    /// Besides those of [`append`](Writer::append): [`Error::Source`] where the source fails, [`Error::Stopped`] once the
-    /// [`stopper`](Writer::stopper) was used, which is looked at before each read. Either publishes nothing.
-    pub fn append_from(&mut self, mut source: impl Read) -> Result<Appended> {
-        let Pair { count: sequence, end: position } = self.published;
-        self.make_ready(position, 0)?;
-        let mut buffer = if self.space.is_mapped() { Vec::new() } else { vec![0; 256 * KIB as usize] };
-        let mut end = position + SIZE_BYTES;
-        loop {
-            if self.stopper.is_stopped() {
-                return Err(Error::Stopped { path: self.path.clone() });
-            }
-            let read = if buffer.is_empty() {
-                let (room, nudge) = self.space.room(end)?;
-                let read = read_into(&mut source, room);
-                if nudge {
-                    self.nudge();
-                }
-                read
-            } else {
-                read_into(&mut source, &mut buffer)
-            };
-            // The source is code of anybody's, which may fork.
-            self.check()?;
-            match read {
-                Ok(0) => break,
-                Ok(n) => {
-                    if !buffer.is_empty() {
-                        self.space.write(end, &buffer[..n])?;
-                    }
-                    end += n as u64;
-                }
-                // The handler of the signal may have used the stopper.
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(Error::Source { path: self.path.clone(), source: error }),
-            }
-        }
-        let size = end - position - SIZE_BYTES;
-        self.space.write(position, &size.to_le_bytes())?;
-        self.publish(Pair { count: sequence + 1, end })?;
-        Ok(Appended { sequence, position, size })
     }
 
     /// Space for a record of `size` bytes, zeroed, to be written in place and then [committed](Claim::commit).
@@ -236,17 +244,18 @@ impl Writer {
     /// followers are told, and every later call gives [`Error::Failed`].
     pub fn sync(&mut self) -> Result<()> {
         self.check()?;
-        let named = if self.unnamed { file::flush_directory_of(&self.absolute) } else { Ok(()) };
-        if let Err(error) = named.and_then(|()| file::flush(&self.file)) {
-            self.failed = Some(error.to_string());
-            self.space.retire();
-            self.control.set_state(state::FAILED, self.published);
-            return Err(Error::io("flush the log to the disk", &self.path, error));
+        let more = self.durable.flush(self.published).map_err(|error| self.flush_failed(error))?;
+        if more && let Some(work) = &self.work {
+            work.upkeep.ask_to_wake_durable();
+            work.employed.nudge();
         }
-        self.unnamed = false;
-        self.control.publish_durable(self.published);
         self.space.populate();
         Ok(())
+    }
+
+    /// How many records are known to survive a power cut: all below this sequence.
+    pub fn durable(&self) -> u64 {
+        self.durable.pair().count
     }
 
     /// The log as it is now.
@@ -254,18 +263,19 @@ impl Writer {
     /// # Errors
     /// [`Error::Io`] where the file cannot be looked at, [`Error::Forked`] in a child.
     pub fn stat(&self) -> Result<Stat> {
-        if !self.owner.is_current() {
-            return Err(Error::Forked { path: self.path.clone() });
-        }
-        let writer = if self.failed.is_some() { WriterState::Failed } else { WriterState::Alive };
+        self.check_owner()?;
+        let writer = if self.durable.has_failed() { WriterState::Failed } else { WriterState::Alive };
+        let [high, low] = self.history_id.map(u128::from);
         Ok(Stat {
             path: self.path.clone(),
             records: self.published.count,
             end: self.published.end,
             file_bytes: file::metadata(&self.path, &self.file)?.len(),
-            durable_records: None,
+            durable_records: Some(self.durable()),
             writer,
             pid: (writer == WriterState::Alive).then(std::process::id),
+            history_id: Some(high << 64 | low),
+            recovery: Some(self.recovery.clone()),
         })
     }
 
@@ -297,34 +307,35 @@ impl Writer {
             fork::close_inherited(self.owner, self.file.clone());
             return Ok(());
         }
+        // The helper's: from here on nobody else grows, flushes or indexes.
         work.growth.end();
+        self.durable.end();
         drop(work);
         let mut result = Ok(());
-        if self.failed.is_none() {
+        if !self.durable.has_failed() {
             let end = self.published.end;
             let cut =
                 self.file.set_len(end).map_err(|error| Error::io_at("cut the log to its end", &self.path, end, error));
-            // A flush that fails now says so on the control page, too.
-            result = cut.and(self.sync());
+            // A flush that fails now says so on the control page, too. A log that was not cut is not closed.
+            result = match cut {
+                Ok(()) => self.durable.close(self.published).map_err(|error| self.flush_failed(error)),
+                Err(error) => Err(error),
+            };
         }
+        self.cover.end();
         self.space.retire();
-        if self.failed.is_none() {
+        if result.is_ok() && !self.durable.has_failed() {
             self.control.set_state(state::CLOSED, self.published);
+            self.durable.tell();
         }
-        self.control.unlink();
+        if self.durable.has_failed() {
+            // The page stays: it tells the next writer that the cache is not to be believed.
+            self.end_failed();
+        } else {
+            self.control.unlink();
+        }
         let unlocked = locks::unlock(&self.file).map_err(|error| Error::io("unlock the log", &self.path, error));
         result.and(unlocked)
-    }
-}
-
-/// Reads from a source that is not trusted: how much it says it read may be anything.
-fn read_into(source: &mut impl Read, room: &mut [u8]) -> io::Result<usize> {
-    match source.read(room) {
-        Ok(read) if read > room.len() => {
-            let message = format!("it says that it read {read} bytes into a buffer of {}", room.len());
-            Err(io::Error::new(ErrorKind::InvalidData, message))
-        }
-        read => read,
     }
 }
 

@@ -1,7 +1,7 @@
 //! How a log is opened for appending.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
@@ -9,12 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Work, Writer};
-use crate::control::{ControlWriter, Subject};
+use crate::control::{self, Beginning, ControlWriter, Subject};
+use crate::cover::Cover;
+use crate::durable::Durable;
 use crate::error::{Error, Result};
+use crate::format::index::BLOCK_BYTES;
 use crate::growth::Growth;
 use crate::helper;
-use crate::protocol::Pair;
-use crate::scan;
+use crate::recovery::{self, Recovered, Wanted};
+use crate::settings::Durability;
 use crate::space::Space;
 use crate::stop::Stopper;
 use crate::sys::file::{self, Identity};
@@ -43,8 +46,13 @@ pub enum Notice {
         /// The log.
         path: PathBuf,
     },
-    /// There is no helper thread: the writer does all the work itself.
+    /// There is no helper thread: the writer does all the work itself, and flushes only at `sync` and at close.
     NoHelper,
+    /// The index cannot be written: records are sought by a walk, and no checksums are kept.
+    NoIndex {
+        /// What stands in the way.
+        reason: String,
+    },
 }
 
 impl fmt::Display for Notice {
@@ -59,6 +67,9 @@ impl fmt::Display for Notice {
                 path.display()
             ),
             Notice::NoHelper => f.write_str("no helper thread could be started, so appends do its work"),
+            Notice::NoIndex { reason } => {
+                write!(f, "no index, so records are sought by a walk and no checksums are kept: {reason}")
+            }
         }
     }
 }
@@ -68,10 +79,13 @@ impl fmt::Display for Notice {
 pub struct WriterOptions {
     mode: Option<u32>,
     doorbell_mode: u32,
-    control_dir: Option<PathBuf>,
+    pub(super) control_dir: Option<PathBuf>,
     window: u64,
     reserve: u64,
     mapped: bool,
+    durability: Durability,
+    index: bool,
+    pub(super) repair: bool,
 }
 
 impl Default for WriterOptions {
@@ -83,7 +97,17 @@ impl Default for WriterOptions {
 impl WriterOptions {
     /// The defaults.
     pub fn new() -> Self {
-        WriterOptions { mode: None, doorbell_mode: 0o600, control_dir: None, window: WINDOW, reserve: 0, mapped: true }
+        WriterOptions {
+            mode: None,
+            doorbell_mode: 0o600,
+            control_dir: None,
+            window: WINDOW,
+            reserve: 0,
+            mapped: true,
+            durability: Durability::default(),
+            index: true,
+            repair: false,
+        }
     }
 
     /// The rights of a log that is created (default 0666 without the umask's bits).
@@ -123,34 +147,58 @@ impl WriterOptions {
         self
     }
 
-    /// Opens the log, and creates it where there is none. What a killed writer left above the count is cut.
+    /// When what is appended is made durable (default [`Durability::Interval`] of a second).
+    pub fn durability(&mut self, durability: Durability) -> &mut Self {
+        self.durability = durability;
+        self
+    }
+
+    /// Keeps an index beside the log (default): seeking by sequence and time, checksums, bounded recovery. With `false` one that
+    /// is there is removed, since it would not be kept up.
+    pub fn index(&mut self, index: bool) -> &mut Self {
+        self.index = index;
+        self
+    }
+
+    /// Opens the log, and creates it where there is none. What the last writer left is recovered; [`Stat::recovery`](crate::Stat::recovery) tells how.
     ///
     /// # Errors
     /// [`Error::Locked`] while another writer has it, [`Error::NotALog`] where the name is a directory or the like,
-    /// [`Error::Damaged`] where the file is no log (it stays as it is), [`Error::Io`] for what the system refuses.
+    /// [`Error::Damaged`] where the file is no log or is damaged where it was durable (it stays as it is), [`Error::Io`] for
+    /// what the system refuses.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Writer> {
         let path = path.as_ref();
-        let owner = Owner::current().map_err(|error| Error::io("get memory for", path, error))?;
-        let (file, metadata, unnamed) = open_locked(path, self.mode)?;
-        let file = Arc::new(file);
-        let pair = recover(path, &file)?;
+        let no_memory = |error: io::Error| Error::io("get memory for", path, error);
+        let owner = Owner::current().map_err(no_memory)?;
+        let (file, metadata) = open_locked(path, self.mode)?;
+        let recovered = self.recover(path, Arc::new(file), metadata)?;
+        let (file, pair) = (recovered.file, recovered.pair);
 
         let mut notices = Vec::new();
         let mapped = self.mapped && file::keeps_reserved_space(&file);
         if self.mapped && !mapped {
             notices.push(Notice::NoReservedSpace { path: path.to_owned() });
         }
+        notices.extend(recovered.no_index.map(|reason| Notice::NoIndex { reason }));
         let growth = Arc::new(Growth::new(file.clone(), pair.end));
         let reserve = self.reserve;
         let space = Space::new(file.clone(), path, growth.clone(), pair.end, mapped, self.window, reserve)?;
-        let subject = Subject::new(&metadata, self.control_dir.as_deref());
-        let no_memory = |error: io::Error| Error::io("get memory for", path, error);
-        let (control, reason) = ControlWriter::create(&subject, pair, self.doorbell_mode).map_err(no_memory)?;
+        let subject = Subject::new(&recovered.metadata, self.control_dir.as_deref());
+        let (history_id, epoch, durable) = (recovered.history_id, recovered.epoch, recovered.durable);
+        let beginning = Beginning { published: pair, durable, history_id, epoch };
+        let (control, reason) = ControlWriter::create(&subject, beginning, self.doorbell_mode).map_err(no_memory)?;
         notices.extend(reason.map(|reason| Notice::NoControlPage { reason }));
         if !mapped {
             growth.end();
         }
-        let upkeep = Arc::new(Upkeep::new(growth.clone(), control.page()));
+        // An index was put beside the log, and the directory flushed.
+        let directory = if recovered.index.is_some() { None } else { file::directory_of(path)? };
+        let cover = Arc::new(Cover::new(path, file.clone(), recovered.index, mapped));
+        let durable = Durable::new(file.clone(), control.page(), cover.clone(), durable, directory);
+        let durable = Arc::new(durable);
+        let (durability, header) = (self.durability, space.header());
+        let upkeep = Upkeep::new(growth.clone(), cover.clone(), durable.clone(), durability, control.page(), header);
+        let upkeep = Arc::new(upkeep);
         let employed = helper::employ(upkeep.clone()).map_err(|error| {
             control.unlink();
             no_memory(error)
@@ -164,25 +212,43 @@ impl WriterOptions {
             published: pair,
             owner,
             work: Some(Work { employed, upkeep, growth }),
+            durable,
+            cover,
+            ordered: self.durability == Durability::Sync,
+            mark_at: pair.end + BLOCK_BYTES,
             path: path.to_owned(),
-            absolute: file::absolute(path),
             file,
-            unnamed,
-            failed: None,
+            failed: false,
             stopper: Stopper::default(),
             notices,
+            history_id,
+            recovery: recovered.report,
             not_sync: PhantomData,
         })
+    }
+
+    fn recover(&self, path: &Path, file: Arc<File>, metadata: Metadata) -> Result<Recovered> {
+        let subject = Subject::new(&metadata, self.control_dir.as_deref());
+        let page = control::last_page(&subject);
+        let [epoch] = file::random_words().map_err(|error| Error::io("read /dev/urandom for", path, error))?;
+        let ordered = self.durability == Durability::Sync;
+        let wanted = Wanted { index: self.index, repair: self.repair, epoch, ordered };
+        let recovered = recovery::recover(path, file, metadata, page, wanted)?;
+        if Identity::of(&recovered.metadata) != subject.identity {
+            // Another file has the name now: whoever follows the old one is to see that.
+            control::retire(&subject);
+        }
+        Ok(recovered)
     }
 }
 
 /// Opens the file and takes the writer's locks, on the file that has the name when they are taken.
-fn open_locked(path: &Path, mode: Option<u32>) -> Result<(File, std::fs::Metadata, bool)> {
+pub(super) fn open_locked(path: &Path, mode: Option<u32>) -> Result<(File, Metadata)> {
     for _ in 0..RENAMES_MOST {
-        let (file, metadata, created) = file::open_to_write(path, mode)?;
+        let (file, metadata, _) = file::open_to_write(path, mode)?;
         let identity = Identity::of(&metadata);
         match locks::lock(&file, LOCK_PATIENCE) {
-            Ok(true) if matches!(file::names(path, identity), Ok(true)) => return Ok((file, metadata, created)),
+            Ok(true) if matches!(file::names(path, identity), Ok(true)) => return Ok((file, metadata)),
             // Removed or replaced while the lock was waited for: the name is another file's now.
             Ok(true) => {}
             Ok(false) => return Err(Error::Locked { path: path.to_owned(), pid: locks::holder(identity) }),
@@ -194,15 +260,4 @@ fn open_locked(path: &Path, mode: Option<u32>) -> Result<(File, std::fs::Metadat
         path,
         io::ErrorKind::ResourceBusy,
     ))
-}
-
-/// What the file holds. After a crash of a process the count is right, and bytes behind its last record are cut.
-fn recover(path: &Path, file: &File) -> Result<Pair> {
-    let count = scan::count(path, file)?;
-    let pair = scan::walk_to_end(path, file, count)?;
-    let file_bytes = file::metadata(path, file)?.len();
-    if file_bytes > pair.end {
-        file.set_len(pair.end).map_err(|error| Error::io_at("cut the log to its end", path, pair.end, error))?;
-    }
-    Ok(pair)
 }

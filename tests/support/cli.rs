@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, channel};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{LIMIT, Log, bounded};
+use super::{LIMIT, Log, bounded, skip};
 
 /// `immuta` with these arguments, not started yet.
 pub fn immuta(log: &Log, args: &[&str]) -> Command {
@@ -60,6 +60,21 @@ pub fn is_failure(output: &Output, code: i32, words: &[&str]) {
     words.iter().for_each(|word| assert!(said.contains(word), "{word:?} is not in: {said}"));
 }
 
+/// Runs to its end on a terminal of its own; returns what the terminal got. `None`, and SKIPPED, where there is no script(1).
+pub fn on_a_terminal(log: &Log, args: &str) -> Option<String> {
+    let line = format!("{} {args}", env!("CARGO_BIN_EXE_immuta"));
+    let mut script = Command::new("script");
+    script.args(["-qec", &line, "/dev/null"]).current_dir(log.dir.path()).stdin(Stdio::null());
+    script.env("IMMUTA_CONTROL_DIR", &log.control).env("TMPDIR", log.dir.path());
+    match bounded("script", move || script.output()) {
+        Ok(output) => Some(String::from_utf8(output.stdout).expect("text")),
+        Err(error) => {
+            skip(&format!("script, which makes a terminal: {error}"));
+            None
+        }
+    }
+}
+
 /// A running `immuta`, killed by its id if the test ends before it.
 pub struct Running {
     child: Child,
@@ -81,6 +96,18 @@ impl Running {
             }
         });
         Running { stdin: child.stdin.take(), child, lines }
+    }
+
+    /// One whose output nobody reads, so that it stands still once a pipe full of it is there.
+    pub fn start_unread(log: &Log, args: &[&str]) -> Running {
+        let mut child = immuta(log, args).stdin(Stdio::piped()).spawn().expect("immuta starts");
+        Running { stdin: child.stdin.take(), child, lines: channel().1 }
+    }
+
+    /// Whether it sleeps in a system call that waits for a file: a read, a write, a poll.
+    pub fn waits_for_a_file(&self) -> bool {
+        let at = std::fs::read_to_string(format!("/proc/{}/wchan", self.id())).unwrap_or_default();
+        ["pipe", "poll", "open"].iter().any(|call| at.contains(call))
     }
 
     pub fn id(&self) -> u32 {

@@ -1,5 +1,6 @@
 //! Small file systems of a test's own, for full and read-only disks. Root only.
 
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -9,7 +10,7 @@ use tempfile::TempDir;
 pub struct Mount {
     pub dir: PathBuf,
     /// Where the file system's image and the directory are.
-    _place: TempDir,
+    place: TempDir,
 }
 
 impl Mount {
@@ -17,7 +18,7 @@ impl Mount {
     pub fn tmpfs(bytes: u64) -> Mount {
         let (place, dir) = place();
         run(Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "immuta-test"]).arg(&dir));
-        Mount { dir, _place: place }
+        Mount { dir, place }
     }
 
     /// An ext4 of `bytes`, in a file; `None` where this machine has no loop devices or no mkfs.ext4.
@@ -42,12 +43,46 @@ impl Mount {
                 .args([&image, &dir])
                 .status()
                 .is_ok_and(|status| status.success());
-        mounted.then(|| Mount { dir, _place: place })
+        mounted.then(|| Mount { dir, place })
+    }
+
+    /// An overlayfs of the new directories `lower` and `upper` in `place_of_layers`; `None` where this machine has none.
+    pub fn overlay(place_of_layers: &Path) -> Option<Mount> {
+        let (place, dir) = place();
+        let layer = |name: &str| {
+            let path = place_of_layers.join(name);
+            std::fs::create_dir(&path).expect("a directory for a layer");
+            format!("{name}dir={}", path.display())
+        };
+        let options = ["lower", "upper", "work"].map(layer).join(",");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "overlay", "-o", &options, "immuta-test"]).arg(&dir);
+        mount.status().is_ok_and(|status| status.success()).then(|| Mount { dir, place })
     }
 
     /// From now on nothing can be written to it.
     pub fn make_read_only(&self) {
         run(Command::new("mount").args(["-o", "remount,ro"]).arg(&self.dir));
+    }
+
+    /// From now on everything on this ext4 fails, and what was not flushed is lost.
+    pub fn cut_power(&self) {
+        const EXT4_IOC_SHUTDOWN: libc::c_ulong = 0x8004_587d;
+        let no_log_flush: u32 = 2;
+        let dir = std::fs::File::open(&self.dir).expect("the mounted directory");
+        // SAFETY: the call reads the flags during the call, and the descriptor is open.
+        let result = unsafe { libc::ioctl(dir.as_raw_fd(), EXT4_IOC_SHUTDOWN, &raw const no_log_flush) };
+        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    }
+
+    /// After [`cut_power`](Mount::cut_power): what the disk holds.
+    pub fn restore_power(&self) {
+        run(Command::new("umount").arg(&self.dir));
+        run(Command::new("mount").args(["-o", "loop"]).args([&self.image(), &self.dir]));
+    }
+
+    fn image(&self) -> PathBuf {
+        self.place.path().join("image")
     }
 
     /// A file that takes all the space that is left; removing it gives it back.

@@ -105,6 +105,17 @@ impl Drop for Helper {
     }
 }
 
+/// When the newest of these files was changed: the file itself, or those below the directory. The command line is none of the helper's.
+fn changed(path: &Path) -> SystemTime {
+    let unknown = SystemTime::UNIX_EPOCH;
+    if path.is_dir() && !path.ends_with("src/bin") {
+        let below = std::fs::read_dir(path).into_iter().flatten().flatten();
+        return below.map(|entry| changed(&entry.path())).max().unwrap_or(unknown);
+    }
+    let file = path.metadata().ok().filter(|metadata| metadata.is_file());
+    file.and_then(|metadata| metadata.modified().ok()).unwrap_or(unknown)
+}
+
 /// Where the helper program is.
 fn program() -> &'static PathBuf {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
@@ -112,16 +123,14 @@ fn program() -> &'static PathBuf {
         let test = std::env::current_exe().expect("this test's file");
         let target = test.parent().and_then(|deps| deps.parent()).expect("target/PROFILE/deps/TEST");
         let helper = target.join("examples/test_helper");
-        let changed = |path: &Path| path.metadata().and_then(|file| file.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
-        // `cargo test` builds it; `cargo test --test NAME` does not.
-        let sources =
-            std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support")).into_iter().flatten().flatten();
-        let newest = sources.map(|source| changed(&source.path())).max();
-        if changed(&helper) < changed(&target.join("libimmuta.rlib")) || Some(changed(&helper)) < newest {
+        // `cargo test` builds it; `cargo test --test NAME` does not, and would run an old one.
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let newest = ["src", "tests/support"].map(|sources| changed(&root.join(sources))).into_iter().max();
+        if Some(changed(&helper)) < newest {
             let profile = if target.ends_with("release") { "release" } else { "dev" };
             let mut cargo = Command::new(env!("CARGO"));
             cargo.args(["build", "--quiet", "--example", "test_helper", "--profile", profile]);
-            let built = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo runs");
+            let built = cargo.current_dir(root).status().expect("cargo runs");
             assert!(
                 built.success() && helper.exists(),
                 "run `cargo build --example test_helper` in the profile of this test"

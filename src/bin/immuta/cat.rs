@@ -29,5 +29,5 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         |_| Follow { until: None, waits: false, ..Follow::default() },
         |stat| Follow { until: Some(stat.records), waits: false, ..Follow::default() },
     );
-    follow(&mut tailer, &mut Output::new(args.output)?, &signals, &what)
+    follow(&mut tailer, &mut Output::new(args.output, &signals)?, &signals, &what)
 }

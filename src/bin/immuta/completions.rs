@@ -16,7 +16,12 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<(), Failure> {
+    // clap_complete offers hidden commands too, and what the demo starts is for nobody to type.
+    let all = crate::Cli::command();
+    let mut visible = clap::Command::new("immuta")
+        .version(env!("CARGO_PKG_VERSION"))
+        .subcommands(all.get_subcommands().filter(|command| !command.is_hide_set()).cloned());
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut crate::Cli::command(), "immuta", &mut script);
+    clap_complete::generate(args.shell, &mut visible, "immuta", &mut script);
     io::Write::write_all(&mut io::stdout(), &script).map_err(Failure::Output)
 }

@@ -22,6 +22,8 @@ pub enum Failure {
     Output(io::Error),
     /// The log is damaged, as was already printed.
     Damaged,
+    /// Something would not work, as was already printed.
+    Unsound,
     /// Something else that the system refused.
     System { what: String, source: io::Error },
     /// A signal came; what was to be done before the end is done.
@@ -47,7 +49,7 @@ impl Failure {
             Failure::Damaged => 5,
             // A reader that has seen enough, such as head, is no failure.
             Failure::Output(error) if error.kind() == ErrorKind::BrokenPipe => 0,
-            Failure::Input { .. } | Failure::Output(_) | Failure::System { .. } => 1,
+            Failure::Unsound | Failure::Input { .. } | Failure::Output(_) | Failure::System { .. } => 1,
             Failure::Signal(signal) => 128 + *signal as u8,
             Failure::Log(error) => match error {
                 Error::NotFound { .. } | Error::Replaced { .. } => 3,
@@ -61,7 +63,7 @@ impl Failure {
 
     /// Says it on stderr, if there is something to be said, and gives the exit code.
     pub fn report(&self) -> ExitCode {
-        let quiet = matches!(self, Failure::Damaged | Failure::Signal(_)) || self.code() == 0;
+        let quiet = matches!(self, Failure::Damaged | Failure::Unsound | Failure::Signal(_)) || self.code() == 0;
         if !quiet {
             // Where stderr is closed there is nobody to tell.
             let _ = writeln!(io::stderr(), "immuta: {self}");
@@ -81,6 +83,7 @@ impl fmt::Display for Failure {
             Failure::Input { name, message } => write!(f, "{name}: {message}"),
             Failure::Output(error) => write!(f, "standard output: {error}"),
             Failure::Damaged => f.write_str("the log is damaged"),
+            Failure::Unsound => f.write_str("something would not work"),
             Failure::System { what, source } => write!(f, "cannot {what}: {source}"),
             Failure::Signal(signal) => write!(f, "ended by signal {signal}"),
         }

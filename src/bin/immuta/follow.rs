@@ -25,7 +25,7 @@ pub struct Follow {
 }
 
 /// Prints records until `what` says to end, or a signal or an error comes. All that was delivered has been written then.
-pub fn follow(tailer: &mut Tailer, output: &mut Output, signals: &Signals, what: &Follow) -> Result<(), Failure> {
+pub fn follow(tailer: &mut Tailer, output: &mut Output<'_>, signals: &Signals, what: &Follow) -> Result<(), Failure> {
     if what.waits {
         signals.stop(tailer.stopper())?;
     }
@@ -34,7 +34,7 @@ pub fn follow(tailer: &mut Tailer, output: &mut Output, signals: &Signals, what:
     result
 }
 
-fn print(tailer: &mut Tailer, output: &mut Output, signals: &Signals, what: &Follow) -> Result<(), Failure> {
+fn print(tailer: &mut Tailer, output: &mut Output<'_>, signals: &Signals, what: &Follow) -> Result<(), Failure> {
     let mut left = what.count.unwrap_or(u64::MAX);
     let mut last = Instant::now();
     let is_over = |sequence: u64, left: u64| left == 0 || what.until.is_some_and(|until| sequence >= until);

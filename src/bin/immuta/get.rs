@@ -6,6 +6,7 @@ use immuta::{Reader, Start};
 
 use crate::failure::Failure;
 use crate::output::{Format, Output};
+use crate::signals::Signals;
 
 /// Print one record
 #[derive(Debug, clap::Args)]
@@ -21,6 +22,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<(), Failure> {
+    let signals = Signals::catch()?;
     let reader = Reader::open(&args.log)?;
     let no_record = |records| Failure::NoRecord { path: args.log.clone(), sequence: args.sequence, records };
     let records = reader.stat()?.records;
@@ -30,7 +32,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     // A tailer's record needs no copy, so that it may be larger than the memory.
     let mut tailer = reader.tail(Start::Sequence(args.sequence))?;
     let record = tailer.next()?.ok_or_else(|| no_record(records))?;
-    let mut output = Output::new(args.output)?;
+    let mut output = Output::new(args.output, &signals)?;
     output.write(&record)?;
-    output.flush()
+    output.flush()?;
+    signals.check()
 }

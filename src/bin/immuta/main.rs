@@ -4,13 +4,17 @@ mod append;
 mod cat;
 mod completions;
 mod demo;
+mod doctor;
 mod failure;
 mod follow;
 mod get;
 mod output;
+mod repair;
 mod signals;
 mod stat;
 mod tail;
+mod times;
+mod units;
 mod verify;
 
 use std::process::ExitCode;
@@ -24,7 +28,7 @@ use clap::{Parser, Subcommand};
     version,
     max_term_width = 100,
     after_help = "\
-Exit codes: 0 ok; 1 I/O, permission, wrong kind of file; 2 usage; 3 no such log or record, or the log went away;
+Exit codes: 0 ok; 1 I/O, permission, wrong kind of file, a problem that doctor found; 2 usage; 3 no such log or record, or the log went away;
 4 another writer holds the lock; 5 damaged; 6 timed out; 130 on SIGINT, 143 on SIGTERM.
 
 Example: seq 10 | immuta append numbers.log && immuta tail numbers.log -n 3"
@@ -42,6 +46,8 @@ enum Command {
     Get(get::Args),
     Stat(stat::Args),
     Verify(verify::Args),
+    Repair(repair::Args),
+    Doctor(doctor::Args),
     Completions(completions::Args),
     Demo(demo::Args),
     #[command(name = "demo-part", hide = true)]
@@ -58,6 +64,8 @@ fn main() -> ExitCode {
         Command::Get(args) => get::run(&args),
         Command::Stat(args) => stat::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Repair(args) => repair::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::DemoPart(args) => demo::run_part(&args),

@@ -50,6 +50,6 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             stat.file_bytes,
         )
     };
-    let mut out = stdout()?;
+    let mut out = stdout(None)?;
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Failure::Output)
 }

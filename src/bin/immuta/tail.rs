@@ -1,7 +1,7 @@
 //! `immuta tail`: the last records of a log, and those that follow.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use immuta::{Error, Reader, ReaderOptions, Start};
 
@@ -9,6 +9,7 @@ use crate::failure::Failure;
 use crate::follow::{Follow, follow};
 use crate::output::{Format, Output};
 use crate::signals::Signals;
+use crate::times::{parse_duration, parse_since};
 
 /// How often a follower that waits for its log looks for signals.
 const SIGNAL_INTERVAL: Duration = Duration::from_millis(100);
@@ -18,6 +19,7 @@ const SIGNAL_INTERVAL: Duration = Duration::from_millis(100);
 #[command(after_help = "\
 Examples: immuta tail -f events.log
           immuta tail -f --retry -n +0 -o json events.log
+          immuta tail --since 10m events.log
           immuta tail -f -n 0 --count 1 --timeout 2s events.log")]
 pub struct Args {
     /// The log
@@ -25,6 +27,12 @@ pub struct Args {
     /// Begin with the last N records, or with sequence K (counted from 0) as +K
     #[arg(short = 'n', value_name = "N|+K", default_value = "10", value_parser = parse_start)]
     start: From,
+    /// Begin with what came since then (up to a second more), instead of -n: 10m ago, or 2026-11-25T19:30:00Z
+    #[arg(long, value_name = "TIME", value_parser = parse_since, conflicts_with = "start")]
+    since: Option<SystemTime>,
+    /// Take a record only once it would survive a power cut; only while a writer tells that by its control page
+    #[arg(long)]
+    durable: bool,
     /// Print records as they come
     #[arg(short, long)]
     follow: bool,
@@ -53,19 +61,21 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let signals = Signals::catch()?;
     let reader = open(args, &signals)?;
     let until = if args.follow { None } else { Some(reader.stat()?.records) };
-    let mut tailer = reader.tail(match (args.start, until) {
-        (From::Sequence(n), _) => Start::Sequence(n),
-        (From::Last(n), Some(records)) => Start::Sequence(records.saturating_sub(n)),
-        (From::Last(n), None) => Start::Last(n),
+    let mut tailer = reader.tail(match (args.since, args.start, until) {
+        (Some(time), ..) => Start::Time(time),
+        (None, From::Sequence(n), _) => Start::Sequence(n),
+        (None, From::Last(n), Some(records)) => Start::Sequence(records.saturating_sub(n)),
+        (None, From::Last(n), None) => Start::Last(n),
     })?;
     let what = Follow { until, count: args.count, timeout: args.timeout, waits: args.follow };
-    follow(&mut tailer, &mut Output::new(args.output)?, &signals, &what)
+    follow(&mut tailer, &mut Output::new(args.output, &signals)?, &signals, &what)
 }
 
 fn open(args: &Args, signals: &Signals) -> Result<Reader, Failure> {
     let begin = Instant::now();
     loop {
         let mut options = ReaderOptions::new();
+        options.durable(args.durable);
         if args.retry {
             let left = args.timeout.map_or(SIGNAL_INTERVAL, |timeout| timeout.saturating_sub(begin.elapsed()));
             options.wait_for_log(left.min(SIGNAL_INTERVAL));
@@ -85,35 +95,5 @@ fn parse_start(text: &str) -> Result<From, String> {
     match text.strip_prefix('+') {
         Some(digits) => number(digits).map(From::Sequence),
         None => number(text).map(From::Last),
-    }
-}
-
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let expected = || "a time such as 2s, 500ms or 1.5m".to_owned();
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match &text[digits.len()..] {
-        "ms" => 0.001,
-        "" | "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return Err(expected()),
-    };
-    let number: f64 = digits.parse().map_err(|_| expected())?;
-    Duration::try_from_secs_f64(number * unit).map_err(|_| expected())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_have_units() {
-        assert_eq!(parse_duration("2s"), Ok(Duration::from_secs(2)));
-        assert_eq!(parse_duration("2"), Ok(Duration::from_secs(2)));
-        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(parse_duration("1.5m"), Ok(Duration::from_secs(90)));
-        for wrong in ["", "s", "-1s", "2 parsecs", "nan", "inf", "1e400s"] {
-            assert!(parse_duration(wrong).is_err(), "{wrong}");
-        }
     }
 }

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use immuta::{Error, Reader};
+use immuta::{Error, IndexState, Reader, Verification};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 
@@ -22,22 +22,30 @@ pub struct Args {
     json: bool,
 }
 
-/// What is wrong: the record, where it lies in one; the position; the matter.
-type Problem = (Option<u64>, u64, String);
-
 pub fn run(args: &Args) -> Result<(), Failure> {
     let signals = Signals::catch()?;
-    let (records, end, problem) = walk(args, &signals)?;
+    let report = walk(args, &signals)?;
     signals.check()?;
-    report(args, records, end, problem.as_ref())?;
-    if problem.is_some() { Err(Failure::Damaged) } else { Ok(()) }
+    tell(args, &report)?;
+    if report.problem.is_some() { Err(Failure::Damaged) } else { Ok(()) }
 }
 
-fn walk(args: &Args, signals: &Signals) -> Result<(u64, u64, Option<Problem>), Failure> {
+/// What is to be told.
+struct Report {
+    records: u64,
+    end: u64,
+    /// The record in which it lies, where it lies in one; the position; the matter.
+    problem: Option<(Option<u64>, u64, String)>,
+    index: IndexState,
+    checked: u64,
+}
+
+fn walk(args: &Args, signals: &Signals) -> Result<Report, Failure> {
     let reader = match Reader::open(&args.log) {
         // A file that cannot be opened as a log is damage as well, found early.
         Err(Error::Damaged { sequence, position, message, .. }) => {
-            return Ok((0, position, Some((sequence, position, message))));
+            let problem = Some((sequence, position, message));
+            return Ok(Report { records: 0, end: position, problem, index: IndexState::Missing, checked: 0 });
         }
         reader => reader?,
     };
@@ -51,25 +59,41 @@ fn walk(args: &Args, signals: &Signals) -> Result<(u64, u64, Option<Problem>), F
         signals.last().is_none()
     })?;
     bar.finish_and_clear();
-    let problem = verification.problem.map(|problem| (problem.sequence, problem.position, problem.message));
-    Ok((verification.records, verification.end, problem))
+    let Verification { records, end, problem, index, checked, .. } = verification;
+    let problem = problem.map(|problem| (problem.sequence, problem.position, problem.message));
+    Ok(Report { records, end, problem, index, checked })
 }
 
-fn report(args: &Args, records: u64, end: u64, problem: Option<&Problem>) -> Result<(), Failure> {
+fn tell(args: &Args, report: &Report) -> Result<(), Failure> {
     let path = args.log.display();
+    let Report { records, end, problem, index, checked } = report;
+    let index = match index {
+        IndexState::Ok => "ok",
+        IndexState::Damaged => "damaged",
+        _ => "missing",
+    };
     let text = match problem {
         _ if args.json => {
-            let problem = problem.map_or(Value::Null, |(sequence, position, message)| {
+            let problem = problem.as_ref().map_or(Value::Null, |(sequence, position, message)| {
                 json!({ "sequence": sequence, "position": position, "message": message })
             });
-            json!({ "ok": problem.is_null(), "records": records, "end": end, "problem": problem }).to_string()
+            let ok = problem.is_null();
+            json!({ "ok": ok, "records": records, "end": end, "problem": problem, "index": index }).to_string()
         }
-        None => format!("{path}: ok, {records} records, {end} bytes"),
+        None => {
+            let checked = match index {
+                "missing" => "no index, so no checksums".to_owned(),
+                "damaged" => format!("checksums of {checked}, index damaged (the next writer makes it anew)"),
+                _ if checked == records => "all checksums right".to_owned(),
+                _ => format!("checksums of {checked} right"),
+            };
+            format!("{path}: ok, {records} records, {end} bytes, {checked}")
+        }
         Some((sequence, position, message)) => {
             let record = sequence.map(|sequence| format!(" (record {sequence})")).unwrap_or_default();
             format!("{path}: damaged at position {position}{record}: {message}; {records} records before it are whole")
         }
     };
-    let mut out = stdout()?;
+    let mut out = stdout(None)?;
     writeln!(out, "{text}").and_then(|()| out.flush()).map_err(Failure::Output)
 }

@@ -1,12 +1,14 @@
 //! What `append` reads: a file or a pipe, with a buffer, interrupted by signals.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
 use std::ops::ControlFlow;
 use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::failure::Failure;
@@ -31,12 +33,23 @@ impl<'a> Input<'a> {
     /// Opens `path`, or standard input where it is `None`.
     pub fn open(path: Option<&Path>, signals: &'a Signals) -> Result<Input<'a>, Failure> {
         let opened = match path {
-            Some(path) => File::open(path),
+            // Not blocking: a named pipe that nobody writes to is waited for where a signal ends the wait.
+            Some(path) => OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path),
             None => io::stdin().as_fd().try_clone_to_owned().map(File::from),
         };
         let file = opened.map_err(|error| Failure::input(path, error))?;
         let path = path.map(Path::to_owned);
         Ok(Input { file, path, signals, buffer: Vec::new(), begin: 0, ended: false, interrupted: false })
+    }
+
+    /// Whether it is the file of this name.
+    pub fn is(&self, path: &Path) -> bool {
+        let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+        match (self.file.metadata(), std::fs::metadata(path)) {
+            // A terminal or /dev/null is no log, which the writer will tell.
+            (Ok(input), Ok(log)) => log.is_file() && identity(input) == identity(log),
+            _ => false,
+        }
     }
 
     /// What was read and not consumed.

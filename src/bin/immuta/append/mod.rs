@@ -2,16 +2,16 @@
 
 mod input;
 
-use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use immuta::{Appended, Error, Writer};
+use immuta::{Appended, Durability, Error, Evidence, Recovery, Writer, WriterOptions};
 
 use crate::failure::Failure;
-use crate::output::stdout;
+use crate::output::{Stdout, stdout};
 use crate::signals::Signals;
+use crate::times::parse_duration;
 use input::Input;
 
 /// A frame's payload larger than this goes into the log without being held in memory.
@@ -41,6 +41,9 @@ pub struct Args {
     /// Records are framed: 8 bytes of size, little-endian, and the payload
     #[arg(long)]
     frames: bool,
+    /// When records are made durable: at the end alone, at intervals, or each before it is published
+    #[arg(long, value_name = "buffered|interval=TIME|sync", default_value = "interval=1s", value_parser = parse_durability)]
+    durability: Durability,
     /// Print sequence, position and size of each record
     #[arg(long)]
     json: bool,
@@ -52,7 +55,7 @@ struct Appender<'a> {
     input: Input<'a>,
     /// Of what was published since the last report.
     appended: Vec<Appended>,
-    report: Option<BufWriter<File>>,
+    report: Option<BufWriter<Stdout<'a>>>,
     /// Records so far, for messages.
     records: u64,
 }
@@ -61,11 +64,18 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let signals = Signals::catch()?;
     // The input first: without it no log is created.
     let input = Input::open(args.file.as_deref(), &signals)?;
-    let report = if args.json { Some(stdout()?) } else { None };
-    let writer = Writer::open(&args.log)?;
+    if input.is(&args.log) {
+        let message = format!("{}: the input is the log itself, which would have no end", args.log.display());
+        return Err(Failure::Usage(message));
+    }
+    let report = if args.json { Some(stdout(Some(&signals))?) } else { None };
+    let writer = WriterOptions::new().durability(args.durability).open(&args.log)?;
     for notice in writer.notices() {
         // Where stderr is closed there is nobody to tell.
         let _ = writeln!(io::stderr(), "immuta: warning: {notice}");
+    }
+    if let Some(sentence) = writer.stat()?.recovery.and_then(|recovery| sentence_of(&recovery)) {
+        let _ = writeln!(io::stderr(), "immuta: {}: {sentence}", args.log.display());
     }
     let mut appender = Appender { writer, input, appended: Vec::new(), report, records: 0 };
     let result = if args.whole {
@@ -220,11 +230,10 @@ impl Appender<'_> {
     fn tell(&mut self) -> Result<(), Failure> {
         self.records += self.appended.len() as u64;
         if let Some(out) = &mut self.report {
-            for Appended { sequence, position, size } in &self.appended {
+            let printed = self.appended.iter().try_for_each(|Appended { sequence, position, size }| {
                 writeln!(out, "{{\"sequence\":{sequence},\"position\":{position},\"size\":{size}}}")
-                    .map_err(Failure::Output)?;
-            }
-            out.flush().map_err(Failure::Output)?;
+            });
+            printed.and_then(|()| out.flush()).map_err(|error| out.get_ref().failure(error))?;
         }
         self.appended.clear();
         Ok(())
@@ -246,6 +255,42 @@ impl Read for Exactly<'_, '_> {
         }
         self.left -= read as u64;
         Ok(read)
+    }
+}
+
+/// What a recovery did, where that is worth a word.
+fn sentence_of(recovery: &Recovery) -> Option<String> {
+    if let Some(discarded) = &recovery.discarded {
+        return Some(format!(
+            "recovered: {}; {} counted records from position {} on were set aside in {}",
+            discarded.reason,
+            discarded.records,
+            discarded.position,
+            discarded.path.display()
+        ));
+    }
+    let cut = recovery.cut_bytes;
+    match recovery.evidence {
+        Evidence::ProcessCrash => Some(format!(
+            "recovered: the last writer died; all that it had published is there, {cut} bytes behind it were cut"
+        )),
+        Evidence::Verified => Some(format!(
+            "recovered: the machine or its disk went down; checksums bear all records out, {cut} bytes behind them were cut"
+        )),
+        Evidence::Unproven => {
+            Some("there was no index that covers all records, so that only the walk bears them out".to_owned())
+        }
+        _ => None,
+    }
+}
+
+fn parse_durability(text: &str) -> Result<Durability, String> {
+    match text.split_once('=') {
+        None if text == "buffered" => Ok(Durability::Buffered),
+        None if text == "interval" => Ok(Durability::default()),
+        None if text == "sync" => Ok(Durability::Sync),
+        Some(("interval", time)) => parse_duration(time).map(Durability::Interval),
+        _ => Err("buffered, interval=TIME (such as interval=1s) or sync".to_owned()),
     }
 }
 

@@ -6,7 +6,6 @@ mod figures;
 mod part;
 mod producer;
 mod show;
-mod units;
 
 use std::io::{self, BufRead, BufReader, IsTerminal, Write};
 use std::os::unix::process::CommandExt;
@@ -20,6 +19,7 @@ use tempfile::TempDir;
 
 use crate::failure::Failure;
 use crate::signals::Signals;
+use crate::units;
 use figures::Figures;
 use part::Role;
 pub use part::{PartArgs, run as run_part};

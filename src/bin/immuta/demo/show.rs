@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use super::figures::Figures;
 use super::part::Role;
-use super::{Args, Part, has_room_for_time, units};
+use super::{Args, Part, has_room_for_time};
+use crate::units;
 
 /// A line for each process, and what it has done so far.
 pub fn table(parts: &[Part]) -> String {

@@ -1,0 +1,235 @@
+//! Keeping the index up with the log: the writer marks where blocks end, and the helper thread, or the writer where it
+//! has to, takes their checksums. On the hot path that is one comparison.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::error::{Error, Result};
+use crate::format::index::{BLOCK_BYTES, Block};
+use crate::index::{IndexWriter, now_ns};
+use crate::protocol::Pair;
+use crate::scan;
+use crate::sys::file;
+use crate::units::MIB;
+use crate::window::Window;
+
+/// Marks that wait for the helper: it may be 64 MiB behind before blocks become larger and have to be cut by a walk.
+const MARKS: usize = 1024;
+/// A block of more records than one that is larger than this is cut by a walk, so that a seek walks little.
+const BLOCK_MOST: u64 = 4 * BLOCK_BYTES;
+/// What one step covers at the most: other work of the helper waits no longer than that takes.
+const STEP_BYTES: u64 = 8 * MIB;
+/// Of the mapping by which checksums are taken.
+const WINDOW_BYTES: u64 = 256 * MIB;
+/// An entry for each of these in which records came.
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// Ends of blocks on their way from the writer to the helper.
+#[derive(Debug)]
+struct Marks {
+    slots: Vec<[AtomicU64; 2]>,
+    /// How many were taken; stored under the lock of the state.
+    taken: AtomicU64,
+    /// How many were put in; stored by the writer.
+    put: AtomicU64,
+}
+
+impl Marks {
+    fn new() -> Marks {
+        let slots = (0..MARKS).map(|_| Default::default()).collect();
+        Marks { slots, taken: AtomicU64::new(0), put: AtomicU64::new(0) }
+    }
+
+    /// For the writer's thread alone. A mark for which there is no place is not needed: the block becomes larger.
+    fn put(&self, pair: Pair) {
+        let put = self.put.load(Ordering::Relaxed); // Its own.
+        // Acquire: pairs with the release in `take`, after which the slot is free.
+        if put - self.taken.load(Ordering::Acquire) < MARKS as u64 {
+            let [count, end] = &self.slots[put as usize % MARKS];
+            count.store(pair.count, Ordering::Relaxed);
+            end.store(pair.end, Ordering::Relaxed);
+            // Release: pairs with the acquire in `take`, which so sees the slot.
+            self.put.store(put + 1, Ordering::Release);
+        }
+    }
+
+    /// Under the lock of the state.
+    fn take(&self) -> Option<Pair> {
+        let taken = self.taken.load(Ordering::Relaxed); // Stored under the same lock.
+        if taken == self.put.load(Ordering::Acquire) {
+            return None;
+        }
+        let [count, end] = &self.slots[taken as usize % MARKS];
+        let pair = Pair { count: count.load(Ordering::Relaxed), end: end.load(Ordering::Relaxed) };
+        self.taken.store(taken + 1, Ordering::Release);
+        Some(pair)
+    }
+}
+
+/// The index of a log that is written, shared by its writer and the helper thread.
+#[derive(Debug)]
+pub(crate) struct Cover {
+    path: PathBuf,
+    file: Arc<File>,
+    marks: Marks,
+    /// `None` where the log has no index, or not any more.
+    state: Mutex<Option<State>>,
+}
+
+#[derive(Debug)]
+struct State {
+    index: IndexWriter,
+    /// Where mappings are not to be relied on, blocks are read.
+    mapped: bool,
+    window: Option<Window>,
+    /// A mark that was taken and lies beyond what one step covers, or beyond what was known to be published.
+    next: Option<Pair>,
+}
+
+impl Cover {
+    pub(crate) fn new(path: &Path, file: Arc<File>, index: Option<IndexWriter>, mapped: bool) -> Cover {
+        let state = index.map(|index| State { index, mapped, window: None, next: None });
+        Cover { path: path.to_owned(), file, marks: Marks::new(), state: Mutex::new(state) }
+    }
+
+    /// Says that a block may end here; returns where the next one should. For the writer's thread.
+    #[cold]
+    pub(crate) fn mark(&self, published: Pair) -> u64 {
+        self.marks.put(published);
+        published.end + BLOCK_BYTES
+    }
+
+    /// Covers whole blocks, and once a second what there is; `true` where there is more to do. For the helper thread.
+    pub(crate) fn advance(&self, published: Pair) -> bool {
+        let mut state = self.state();
+        let Some(inner) = state.as_mut() else { return false };
+        let result = self.step(inner, published).and_then(|more| {
+            let is_due = now_ns().saturating_sub(inner.index.time_ns()) >= SECOND_NS;
+            if !more && is_due && inner.index.covered().count < published.count {
+                self.cover_to(inner, published)?;
+            }
+            if !more {
+                inner.index.write().map_err(|error| self.error(error))?;
+            }
+            Ok(more)
+        });
+        // A failure that lasts is found by the flush that needs the index; the writer is told by that.
+        result.unwrap_or_else(|_| {
+            let _ = give_up(&mut state);
+            false
+        })
+    }
+
+    /// Covers some of the blocks that were marked; `true` where more are.
+    fn step(&self, state: &mut State, published: Pair) -> Result<bool> {
+        let begin = state.index.covered().end;
+        while let Some(mark) = state.next.take().or_else(|| self.marks.take()) {
+            // Marked before `published` was looked at? Then it is covered next time.
+            if mark.count > published.count || state.index.covered().end - begin >= STEP_BYTES {
+                state.next = Some(mark);
+                return Ok(mark.count <= published.count);
+            }
+            if mark.count > state.index.covered().count {
+                self.cover_to(state, mark)?;
+            }
+        }
+        Ok(false)
+    }
+
+    /// Covers all up to `to`.
+    fn cover_to(&self, state: &mut State, to: Pair) -> Result<()> {
+        let from = state.index.covered();
+        if to.end - from.end <= BLOCK_MOST || to.count - from.count == 1 {
+            return self.block(state, to);
+        }
+        scan::cut_into_blocks(&self.path, &self.file, from, to, |end| self.block(state, end))
+    }
+
+    fn block(&self, state: &mut State, to: Pair) -> Result<()> {
+        let from = state.index.covered();
+        if to.count == from.count {
+            return Ok(());
+        }
+        let crc = self.crc(state, from.end, to.end).map_err(|error| self.error(error))?;
+        let block = Block { length: to.end - from.end, records: to.count - from.count, crc, ..Block::default() };
+        state.index.block(block).map_err(|error| self.error(error))
+    }
+
+    fn crc(&self, state: &mut State, from: u64, to: u64) -> io::Result<u32> {
+        if state.mapped && !state.window.as_ref().is_some_and(|window| window.covers(from, to)) {
+            // The old one first: address space may be short.
+            state.window = None;
+            // Of a description of its own: a mapping keeps the locks of the one that it was made of, in a forked child too.
+            let window = file::reopen(&self.file).and_then(|file| Window::new(&file, from, to, WINDOW_BYTES));
+            state.mapped = window.is_ok();
+            state.window = window.ok();
+        }
+        match &state.window {
+            Some(window) => Ok(crc32c::crc32c(window.published(from, to))),
+            None => scan::crc(&self.file, from, to - from)?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    /// Covers all that is published, and says that it is durable; `closed` for the last time. `flush` flushes the index as well.
+    ///
+    /// # Errors
+    /// Where the index can be neither written nor taken away: then it would say less than what is promised.
+    pub(crate) fn checkpoint(&self, published: Pair, mark: Block, flush: bool) -> Result<()> {
+        let mut state = self.state();
+        let Some(inner) = state.as_mut() else { return Ok(()) };
+        let result = self.cover_to(inner, published).and_then(|()| {
+            let written = inner.index.block(mark);
+            written
+                .and_then(|()| if flush { inner.index.flush() } else { inner.index.write() })
+                .map_err(|e| self.error(e))
+        });
+        match result {
+            Ok(()) => Ok(()),
+            Err(_) => give_up(&mut state).map_err(|error| self.error(error)),
+        }
+    }
+
+    /// Covers all that is published, before it is flushed.
+    pub(crate) fn complete(&self, published: Pair) {
+        let mut state = self.state();
+        if let Some(inner) = state.as_mut()
+            && self.cover_to(inner, published).and_then(|()| inner.index.write().map_err(|e| self.error(e))).is_err()
+        {
+            // Found again, and told, by the checkpoint that follows where the index cannot be taken away.
+            let _ = give_up(&mut state);
+        }
+    }
+
+    /// Says that a flush has failed, where it can be said.
+    pub(crate) fn note_failure(&self) {
+        if let Some(inner) = self.state().as_mut() {
+            // The control page says the same.
+            let _ = inner.index.block(Block { failed: true, ..Block::default() }).and_then(|()| inner.index.write());
+        }
+    }
+
+    /// When this returns, nobody writes to the index any more.
+    pub(crate) fn end(&self) {
+        *self.state() = None;
+    }
+
+    fn error(&self, error: io::Error) -> Error {
+        Error::io("write the index of", &self.path, error)
+    }
+
+    fn state(&self) -> MutexGuard<'_, Option<State>> {
+        // What is under this lock is whole between any two statements.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Goes on without the index.
+fn give_up(state: &mut Option<State>) -> io::Result<()> {
+    match state.take() {
+        Some(state) => state.index.give_up(),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,69 @@
+//! Where and when something was written: the boot of the machine and the mount of the file system. Of a file that was
+//! written in the same boot through the same mount, the page cache still holds what was not flushed.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::sync::OnceLock;
+
+/// A boot and a mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Origin {
+    pub(crate) boot_id: [u64; 2],
+    /// Never given twice in one boot; 0 where the kernel (before 6.8) does not tell.
+    pub(crate) mount_id: u64,
+    /// Of the mounts that this process sees: in another namespace the same mount has another id.
+    pub(crate) namespace: u32,
+}
+
+impl Origin {
+    /// Of this file, here and now.
+    pub(crate) fn of(file: &File) -> Origin {
+        let namespace = std::fs::metadata("/proc/self/ns/mnt").map_or(0, |metadata| metadata.ino() as u32);
+        Origin { boot_id: boot_id(), mount_id: mount_id(file), namespace }
+    }
+
+    /// Whether nothing tells that the page cache was lost since `earlier`. A mount with another id seen in the same
+    /// namespace was made since; from another namespace (a service or a container that was started anew) ids cannot be compared.
+    pub(crate) fn has_kept_cache_since(&self, earlier: &Origin) -> bool {
+        let remounted = self.namespace == earlier.namespace
+            && self.mount_id != earlier.mount_id
+            && self.mount_id != 0
+            && earlier.mount_id != 0;
+        self.boot_id == earlier.boot_id && self.boot_id != [0; 2] && !remounted
+    }
+}
+
+/// Words to tell one boot of the machine from another; zeros where the system hides it.
+pub(crate) fn boot_id() -> [u64; 2] {
+    static BOOT_ID: OnceLock<[u64; 2]> = OnceLock::new();
+    *BOOT_ID.get_or_init(|| {
+        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let number = u128::from_str_radix(&text.trim().replace('-', ""), 16).unwrap_or(0);
+        [(number >> 64) as u64, number as u64]
+    })
+}
+
+fn mount_id(file: &File) -> u64 {
+    // SAFETY: statx is made of numbers, for which zeros are a value.
+    let mut statx: libc::statx = unsafe { std::mem::zeroed() };
+    let (empty, flags) = (c"".as_ptr(), libc::AT_EMPTY_PATH);
+    // SAFETY: the name is a live string with its NUL, and the kernel writes one statx to a live one.
+    let result = unsafe { libc::statx(file.as_raw_fd(), empty, flags, libc::STATX_MNT_ID_UNIQUE, &raw mut statx) };
+    if result == 0 && statx.stx_mask & libc::STATX_MNT_ID_UNIQUE != 0 { statx.stx_mnt_id } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_boot_and_a_mount_are_told_from_others() {
+        let here = Origin::of(&tempfile::tempfile().unwrap());
+        assert!(here.has_kept_cache_since(&here));
+        assert!(!here.has_kept_cache_since(&Origin { boot_id: [1, 2], ..here }));
+        let other = Origin { mount_id: here.mount_id + 1, ..here };
+        assert_eq!(here.has_kept_cache_since(&other), here.mount_id == 0, "mounted anew");
+        assert!(here.has_kept_cache_since(&Origin { namespace: 7, ..other }), "seen from another container");
+    }
+}
