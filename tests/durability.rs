@@ -149,7 +149,11 @@ fn a_durable_follower_waits_for_the_flush_and_not_longer() {
         let begin = Instant::now();
         assert!(matches!(careful.next_timeout(Duration::from_millis(50)), Err(Error::TimedOut { .. })));
         assert!(begin.elapsed() >= Duration::from_millis(50));
-        assert_eq!((reader.get(n).unwrap(), reader.stat().unwrap().records), (None, n), "nor is it for other questions");
+        assert_eq!(
+            (reader.get(n).unwrap(), reader.stat().unwrap().records),
+            (None, n),
+            "nor is it for other questions"
+        );
         assert_eq!(reader.tail(Start::Last(9)).unwrap().sequence(), 0);
         std::thread::scope(|scope| {
             let waits = scope.spawn(|| next(&mut careful).payload().to_vec());
@@ -250,7 +254,11 @@ fn a_flush_that_fails_in_the_background_ends_the_writer_and_the_next_asks_the_di
     let recovery = writer.stat().unwrap().recovery.unwrap();
     assert_eq!((recovery.evidence, recovery.discarded), (Evidence::Verified, None));
     assert!(!flushes.take().is_empty(), "it flushes before it asks the disk");
-    assert_eq!(next(&mut careful).payload(), b"published", "the new writer's start made it durable, or its first flush did");
+    assert_eq!(
+        next(&mut careful).payload(),
+        b"published",
+        "the new writer's start made it durable, or its first flush did"
+    );
     drop(writer);
     assert_eq!(log.parse(), [&b"durable"[..], b"published"]);
 }
