@@ -151,7 +151,9 @@ struct Check<'a> {
 impl Check<'_> {
     /// Hands every block that lies within the count to `each`, in order, until it returns `false`; tells whether all entries are sound.
     fn index(&mut self, index: &Index, mut each: impl FnMut(&mut Self, &Entry) -> bool) -> Result<IndexState> {
-        let (mut at, mut state) = ((0, HEADER_BYTES), IndexState::Ok);
+        // A writer that begins says so: without an entry it was cut.
+        let (mut at, mut state) =
+            ((0, HEADER_BYTES), if index.entries == 0 { IndexState::Damaged } else { IndexState::Ok });
         let mut goes_on = true;
         let read = index.each(|_, entry| {
             let Some(entry) = entry else {

@@ -104,6 +104,8 @@ struct Chain {
     /// Where the log was closed, if that is the last word.
     closed: Option<Pair>,
     failed: bool,
+    /// Something was written where an entry ought to be, and is none: what it told is lost. A hole is no such thing: it was never written.
+    damaged: bool,
 }
 
 impl Chain {
@@ -122,11 +124,13 @@ impl Chain {
             run: None,
             closed: None,
             failed: false,
+            damaged: false,
         };
         let mut leads = true;
         index.each(|n, entry| {
             let Some(entry) = entry else {
                 (leads, chain.closed) = (false, None);
+                chain.damaged |= !index.is_hole(n).unwrap_or(false);
                 return true;
             };
             let (count, end) = entry.end();
@@ -196,7 +200,8 @@ impl Log<'_> {
                 return Ok((Verdict::Keep { pair: closed, evidence: Evidence::Closed }, closed));
             }
             if self.counted > closed.count {
-                return Ok((self.appended_by_others(closed)?, closed));
+                // Whoever wrote the rest did not keep the index up.
+                return Ok((self.unproven(closed)?, closed));
             }
         }
         let failed = chain.failed || page.failed;
@@ -223,13 +228,13 @@ impl Log<'_> {
         Ok((verdict, proven))
     }
 
-    /// Records behind a clean close: whoever wrote them did not keep the index up.
-    fn appended_by_others(&self, closed: Pair) -> Result<Verdict> {
+    /// Of the records behind `proven` nothing tells but the walk.
+    fn unproven(&self, proven: Pair) -> Result<Verdict> {
         let evidence = Evidence::Unproven;
-        match self.walk(closed, self.counted) {
-            (_, _, Err(error)) => refuse(error, closed, evidence),
-            (pair, last_full, Ok(())) if last_full == closed && self.file_bytes > pair.end => {
-                refuse(self.only_empty(closed), closed, evidence)
+        match self.walk(proven, self.counted) {
+            (_, _, Err(error)) => refuse(error, proven, evidence),
+            (pair, last_full, Ok(())) if last_full == proven && self.file_bytes > pair.end => {
+                refuse(self.only_empty(proven), proven, evidence)
             }
             (pair, _, Ok(())) => Ok(Verdict::Keep { pair, evidence }),
         }
@@ -271,6 +276,10 @@ impl Log<'_> {
                 (pair, _, Ok(())) => Ok(Verdict::Keep { pair, evidence }),
                 (prefix, _, Err(error)) => refuse(error, prefix, evidence),
             };
+        }
+        if (chain.damaged || chain.run.is_none()) && !self.is_damaged(index, proven)? {
+            // What would bear the rest out is lost with a part of the index, and lack of proof discards nothing.
+            return self.unproven(proven);
         }
         let lost = self.counted - proven.count;
         let reason = format!("no checksum bears out the last {lost} records, which were never flushed to the disk");
