@@ -3,8 +3,10 @@
 
 pub mod cli;
 pub mod content;
+pub mod forge;
 pub mod mount;
 pub mod process;
+pub mod stamp;
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
