@@ -9,7 +9,11 @@
 //! - `append/growing`: default options, each log from empty to 512 MiB, so that the growth of the file is in the figure.
 //! - `append/prepared`: the space is made ready when the log is opened, which is not in the figure.
 //! - `append/batch_of_64`: a batch is an iteration; growing.
+//! - `append/…_buffered`, `append/…_no_index`: the same without flushes by the helper thread, and without the index besides; the
+//!   index costs what these two differ by. The default is `Interval` of a second.
 //! - `append/sync`: an append and a `sync` for each.
+//! - `append/durability_sync`: appends, and batches of 64, in `Durability::Sync`; beside `floor/two_fdatasync`, which writes a
+//!   record, flushes, writes the count, flushes.
 //! - `floor/…`: the same bytes stored by a bare loop; `floor/fdatasync` writes and flushes one record at a time.
 
 mod support;
@@ -22,7 +26,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, SamplingMode};
-use immuta::{Writer, WriterOptions};
+use immuta::{Durability, Writer, WriterOptions};
 use support::{HEADER_BYTES, MIB, Mapped, SIZE_BYTES, SIZES, discard, grow, new_file, payload, scaled, throughput};
 
 /// How large a log gets before the next one is begun.
@@ -117,18 +121,23 @@ fn appends(criterion: &mut Criterion, dir: &Path) {
     for size in SIZES {
         let bytes = payload(size);
         group.throughput(throughput(1, size));
-        group.bench_function(BenchmarkId::new("growing", size), |b| {
-            b.iter_custom(|records| in_files(records, size, |n| append(&WriterOptions::new(), &path, n, &bytes)));
-        });
-        group.bench_function(BenchmarkId::new("prepared", size), |b| {
-            b.iter_custom(|records| {
-                in_files(records, size, |n| {
-                    let mut options = WriterOptions::new();
-                    options.reserve(n * (SIZE_BYTES + size as u64) + SLACK_BYTES);
-                    append(&options, &path, n, &bytes)
-                })
+        let (mut buffered, mut no_index) = (WriterOptions::new(), WriterOptions::new());
+        buffered.durability(Durability::Buffered);
+        no_index.durability(Durability::Buffered).index(false);
+        for (suffix, options) in [("", &WriterOptions::new()), ("_buffered", &buffered), ("_no_index", &no_index)] {
+            group.bench_function(BenchmarkId::new(format!("growing{suffix}"), size), |b| {
+                b.iter_custom(|records| in_files(records, size, |n| append(options, &path, n, &bytes)));
             });
-        });
+            group.bench_function(BenchmarkId::new(format!("prepared{suffix}"), size), |b| {
+                b.iter_custom(|records| {
+                    in_files(records, size, |n| {
+                        let mut options = options.clone();
+                        options.reserve(n * (SIZE_BYTES + size as u64) + SLACK_BYTES);
+                        append(&options, &path, n, &bytes)
+                    })
+                });
+            });
+        }
         group.throughput(throughput(BATCH, size));
         group.bench_function(BenchmarkId::new("batch_of_64", size), |b| {
             b.iter_custom(|batches| {
@@ -184,10 +193,48 @@ fn syncs(criterion: &mut Criterion, dir: &Path) {
             });
             remove_file(&path).expect("the floor's file");
         });
+        group.bench_function(BenchmarkId::new("two_fdatasync", size), |b| {
+            let len = scaled(16 * MIB, MIB);
+            let file = new_file(&path, len);
+            file.sync_all().expect("flush");
+            b.iter_custom(|records| {
+                let begin = Instant::now();
+                for record in 0..records {
+                    let at = HEADER_BYTES + record * (SIZE_BYTES + size as u64) % (len - 2 * size as u64);
+                    file.write_all_at(black_box(&bytes), at).expect("write");
+                    file.sync_data().expect("flush");
+                    file.write_all_at(&record.to_le_bytes(), 0).expect("write");
+                    file.sync_data().expect("flush");
+                }
+                begin.elapsed()
+            });
+            remove_file(&path).expect("the floor's file");
+        });
         group.finish();
     }
     let mut group = criterion.benchmark_group("append");
     group.sampling_mode(SamplingMode::Flat).throughput(throughput(1, size));
+    for batch in [1, BATCH] {
+        group.throughput(throughput(batch, size));
+        group.bench_function(BenchmarkId::new(format!("durability_sync_by_{batch}"), size), |b| {
+            b.iter_custom(|batches| {
+                let mut options = WriterOptions::new();
+                let mut writer = options.durability(Durability::Sync).open(&path).expect("a new log");
+                let begin = Instant::now();
+                for _ in 0..batches {
+                    let mut records = writer.batch();
+                    for _ in 0..batch {
+                        records.append(black_box(&bytes)).expect("append");
+                    }
+                    records.commit().expect("commit");
+                }
+                let time = begin.elapsed();
+                discard(writer, &path);
+                time
+            });
+        });
+    }
+    group.throughput(throughput(1, size));
     group.bench_function(BenchmarkId::new("sync", size), |b| {
         b.iter_custom(|records| {
             let mut writer = Writer::open(&path).expect("a new log");

@@ -12,6 +12,7 @@ use crate::format::index::{BLOCK_BYTES, Block};
 use crate::index::{IndexWriter, now_ns};
 use crate::protocol::Pair;
 use crate::scan;
+use crate::sys::file;
 use crate::units::MIB;
 use crate::window::Window;
 
@@ -158,17 +159,18 @@ impl Cover {
     }
 
     fn crc(&self, state: &mut State, from: u64, to: u64) -> io::Result<u32> {
-        if !state.mapped {
-            let crc = scan::crc(&self.file, from, to - from)?;
-            return crc.ok_or_else(|| io::ErrorKind::UnexpectedEof.into());
-        }
-        if !state.window.as_ref().is_some_and(|window| window.covers(from, to)) {
+        if state.mapped && !state.window.as_ref().is_some_and(|window| window.covers(from, to)) {
             // The old one first: address space may be short.
             state.window = None;
-            state.window = Some(Window::new(&self.file, from, to, WINDOW_BYTES)?);
+            // Of a description of its own: a mapping keeps the locks of the one that it was made of, in a forked child too.
+            let window = file::reopen(&self.file).and_then(|file| Window::new(&file, from, to, WINDOW_BYTES));
+            state.mapped = window.is_ok();
+            state.window = window.ok();
         }
-        let window = state.window.as_ref().expect("there is one now");
-        Ok(crc32c::crc32c(window.published(from, to)))
+        match &state.window {
+            Some(window) => Ok(crc32c::crc32c(window.published(from, to))),
+            None => scan::crc(&self.file, from, to - from)?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into()),
+        }
     }
 
     /// Covers all that is published, and says that it is durable; `closed` for the last time. `flush` flushes the index as well.

@@ -6,8 +6,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use crate::error::{Error, Result};
 use crate::format::log::{COUNT_OFFSET, HEADER_BYTES};
@@ -15,7 +15,7 @@ use crate::growth::Growth;
 use crate::sys::fault;
 use crate::sys::file;
 use crate::sys::map::Mapping;
-use crate::units::{KIB, LARGE_PAGE, MIB, PAGE, round_down, round_up};
+use crate::units::{KIB, LARGE_PAGE, MIB, PAGE, WINDOW_MOST, round_down, round_up};
 
 /// A writer's access to the bytes of its log.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ impl Space {
         window_bytes: u64,
         reserve: u64,
     ) -> Result<Space> {
-        let window_bytes = round_up(window_bytes.max(LARGE_PAGE), LARGE_PAGE);
+        let window_bytes = round_up(window_bytes.clamp(LARGE_PAGE, WINDOW_MOST), LARGE_PAGE);
         let mut space = Space {
             file,
             path: path.to_owned(),
@@ -62,7 +62,8 @@ impl Space {
             dirty: end,
         };
         if mapped {
-            space.grow_to((end + reserve).max(PAGE))?;
+            // No file is so long, and growing says so.
+            space.grow_to(end.saturating_add(reserve).max(PAGE))?;
             let unshared = file::unshare(&space.file, 0, PAGE).and_then(|()| file::unshare(&space.file, end, end + 1));
             unshared.map_err(|error| Error::io("reserve space in the log", path, error))?;
             let header = Mapping::writable(&space.file, 0, PAGE);
@@ -89,8 +90,8 @@ impl Space {
     }
 
     /// The first page, with the count, where the log is mapped.
-    pub(crate) fn header(&self) -> Option<Arc<Mapping>> {
-        self.header.clone()
+    pub(crate) fn header(&self) -> Option<Weak<Mapping>> {
+        self.header.as_ref().map(Arc::downgrade)
     }
 
     /// Copies `bytes` to `at`, where all of it [is ready](Space::is_ready).

@@ -12,6 +12,8 @@ pub(crate) const PAGE: u64 = 4 * KIB;
 pub(crate) const LARGE_PAGE: u64 = 2 * MIB;
 /// Address space for a mapping, unless told otherwise.
 pub(crate) const WINDOW: u64 = 64 * GIB;
+/// The most of it: half of what a process has.
+pub(crate) const WINDOW_MOST: u64 = 1 << 46;
 
 /// How often a writer's helper thread says that the process still runs.
 pub(crate) const HEARTBEAT: Duration = Duration::from_millis(500);

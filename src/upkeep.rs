@@ -2,7 +2,7 @@
 //! up, flushing at intervals.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::cover::Cover;
@@ -29,8 +29,8 @@ pub(crate) struct Upkeep {
     durable: Arc<Durable>,
     durability: Durability,
     page: Arc<View<ControlPage>>,
-    /// The first page of the log, with the count.
-    header: Option<Arc<Mapping>>,
+    /// The first page of the log, with the count. Its writer has it: in a forked child the mapping goes with the writer.
+    header: Option<Weak<Mapping>>,
     /// Set by the writer when more sleep than it wakes itself.
     more_to_wake: AtomicBool,
     /// The same for followers of what is durable.
@@ -57,7 +57,7 @@ impl Upkeep {
         durable: Arc<Durable>,
         durability: Durability,
         page: Arc<View<ControlPage>>,
-        header: Option<Arc<Mapping>>,
+        header: Option<Weak<Mapping>>,
     ) -> Upkeep {
         let progress = Mutex::new(Progress { seen: durable.pair(), flushed: None, noted: durable.pair().count });
         let (more_to_wake, more_durable_to_wake, woken) = Default::default();
@@ -119,7 +119,7 @@ impl Upkeep {
                 self.durable.wake_all();
             }
             // The next store of the count would fault.
-            if let Some(header) = &self.header {
+            if let Some(header) = self.header.as_ref().and_then(Weak::upgrade) {
                 header.populate(0, PAGE);
             }
         } else if is_due && self.durability == Durability::Sync && progress.noted < published.count {

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 
 use crate::sys::map::Mapping;
-use crate::units::{LARGE_PAGE, round_down, round_up};
+use crate::units::{LARGE_PAGE, WINDOW_MOST, round_down, round_up};
 
 /// A read-only mapping of a part of the log.
 #[derive(Debug)]
@@ -17,6 +17,7 @@ pub(crate) struct Window {
 impl Window {
     /// A window of about `bytes` that covers `from..to`.
     pub(crate) fn new(file: &File, from: u64, to: u64, bytes: u64) -> io::Result<Window> {
+        let bytes = bytes.min(WINDOW_MOST);
         // As much as fits in front stays covered: tailers of one reader share a window.
         let at = if to <= bytes { 0 } else { round_down(from, LARGE_PAGE) };
         let least = round_up(to - at, LARGE_PAGE);

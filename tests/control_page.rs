@@ -305,3 +305,109 @@ fn nothing_is_left_behind_after_a_close() {
     assert_eq!(std::fs::read_dir(&log.control).unwrap().count(), 0);
     until("the follower sees it", || tailer.writer().unwrap() == WriterState::Closed);
 }
+
+/// The page of a dead writer is still there when another writer, which has none there, is alive: whoever comes must not sleep on it.
+#[test]
+fn nobody_sleeps_on_the_page_of_a_dead_writer_while_another_one_writes() {
+    let log = Log::new();
+    let mut dead = Helper::start("hold", &log, "records=3");
+    dead.expect("holding");
+    dead.kill();
+    std::thread::sleep(std::time::Duration::from_millis(2100));
+    let elsewhere = Log::at(log.path.clone());
+    let mut writer = elsewhere.writer();
+    let reader = log.reader();
+    let mut tailer = reader.tail(0).unwrap();
+    assert_eq!(take(&mut tailer, 3).len(), 3);
+    for n in 0..20u8 {
+        let appends = std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            writer.append(&[n]).map(|_| writer)
+        });
+        assert_eq!(next(&mut tailer).payload(), [n]);
+        writer = appends.join().unwrap().unwrap();
+    }
+    let counts = tailer.wait_counts();
+    assert_eq!(counts.sleeps, 0, "{counts:?}");
+    assert_eq!(reader.stat().unwrap().pid, Some(std::process::id()), "not the dead writer's");
+}
+
+/// The records lie behind what the page of a dead writer says, and do not fit into one step of reading.
+#[test]
+fn the_page_of_a_dead_writer_hides_nothing_of_a_long_log() {
+    let (log, _elsewhere, mut writer, _) = with_a_stale_page(|_| None);
+    (0..2000u32).for_each(|n| assert_eq!(writer.append(&[n as u8; 1000]).unwrap().sequence, 7 + u64::from(n)));
+    writer.close().unwrap();
+    for mode in [immuta::ReadMode::Auto, immuta::ReadMode::Mapped, immuta::ReadMode::Pread] {
+        let reader = log.reader_options().read_mode(mode).open(&log.path).unwrap();
+        assert_eq!(drain(&mut reader.tail(0).unwrap()).len(), 2007, "{mode:?}: all of it is published");
+    }
+}
+
+/// A writer that was refused a helper thread stores no heartbeat: its followers see by its records that it lives.
+#[test]
+fn a_writer_without_a_helper_thread_is_followed_by_its_page() {
+    if !is_root() {
+        return;
+    }
+    let log = Log::new();
+    std::fs::set_permissions(log.dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(&log.control, PermissionsExt::from_mode(0o777)).unwrap();
+    std::fs::write(&log.path, b"").unwrap();
+    chown(&log.path, Some(65534), Some(65534)).unwrap();
+    let mut writer = Helper::start("write_alone", &log, "uid=65534");
+    let notices = writer.expect("notices").join(" ");
+    // The directory is another user's, so that it has no index either.
+    assert!(notices.contains("NoHelper") && !notices.contains("NoControlPage"), "{notices}");
+    std::thread::sleep(std::time::Duration::from_millis(2100));
+    let mut tailer =
+        log.reader_options().wait_strategy(immuta::WaitStrategy::Park).open(&log.path).unwrap().tail(0).unwrap();
+    for n in 0..300u32 {
+        writer.say(&n.to_string());
+        assert_eq!(next(&mut tailer).payload(), n.to_string().as_bytes());
+    }
+    until("it sleeps on the page", || {
+        let nothing = tailer.next_timeout(std::time::Duration::from_millis(30));
+        assert!(matches!(nothing, Err(immuta::Error::TimedOut { .. })));
+        tailer.wait_counts().sleeps > 0
+    });
+    writer.succeeds();
+}
+
+fn names(log: &Log) -> Vec<String> {
+    let entries = std::fs::read_dir(&log.control).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn name(path: std::path::PathBuf) -> String {
+    path.file_name().unwrap().to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_page_that_cannot_be_made_leaves_no_doorbell_behind() {
+    let log = closed();
+    let obstacle = log.page().with_extension("new");
+    std::fs::create_dir(&obstacle).unwrap();
+    goes_on_without_a_page(&log, log.writer());
+    assert_eq!(names(&log), [name(obstacle)]);
+}
+
+/// In a sticky directory, as /dev/shm is, nobody can put his file in place of root's.
+#[test]
+fn a_page_that_cannot_be_put_in_place_leaves_no_doorbell_behind() {
+    if !is_root() {
+        return;
+    }
+    let log = closed();
+    chown(&log.path, Some(65534), Some(65534)).unwrap();
+    std::fs::set_permissions(log.dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(&log.control, PermissionsExt::from_mode(0o1777)).unwrap();
+    std::fs::write(log.page(), vec![7; 4096]).unwrap();
+    let helper = Helper::start("open", &log, "uid=65534");
+    helper.expect("reader");
+    assert_eq!(helper.expect("writer"), ["ok", "0"], "it goes on without a page");
+    helper.succeeds();
+    assert_eq!(names(&log), [name(log.page())], "root's page, and nothing of its own");
+}

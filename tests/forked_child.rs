@@ -73,3 +73,41 @@ fn a_forked_child_may_open_a_log_of_its_own() {
     assert!(records.iter().all(|record| *record == vec![3; 1 << 20]));
     parent_goes_on(&log, parent);
 }
+
+/// The child is a daemon, say, which the parent's death leaves alone.
+#[test]
+fn a_child_that_gave_its_writer_up_keeps_no_other_writer_from_the_log() {
+    for child in ["drops", "closes"] {
+        let log = Log::new();
+        let mut parent = Helper::start("fork", &log, &format!("child={child} stays=1"));
+        let left = parent.numbers("left");
+        let is_there = || std::path::Path::new(&format!("/proc/{}", left[0])).exists();
+        assert_eq!(left[1], 0, "descriptors of the log in the child that {child}");
+        parent.kill();
+        let mut writer = log.writer();
+        assert!(is_there(), "the child lives on");
+        writer.append(b"by the next").unwrap();
+        writer.close().unwrap();
+        assert_eq!(log.parse(), [&b"by the parent"[..], b"by the next"]);
+        parent.hush();
+        support::until("the child has ended", || !is_there());
+    }
+}
+
+#[test]
+fn a_claim_cannot_be_changed_in_a_forked_child() {
+    let log = Log::new();
+    let parent = Helper::start("fork_with_claim", &log, "");
+    assert_eq!(parent.numbers("child"), [0]);
+    parent.succeeds();
+    assert_eq!(log.parse(), [b"by the parent"]);
+}
+
+#[test]
+fn a_child_that_was_forked_within_append_from_publishes_nothing() {
+    let log = Log::new();
+    let parent = Helper::start("fork_in_source", &log, "");
+    assert_eq!(parent.numbers("child"), [0]);
+    parent.succeeds();
+    assert_eq!(log.parse(), [b""], "the parent's record is empty");
+}

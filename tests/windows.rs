@@ -138,3 +138,31 @@ fn a_thousand_writers_in_one_process_have_one_helper_thread() {
     }
     assert_eq!(std::fs::read_dir(&log.control).unwrap().count(), 0, "nothing is left behind");
 }
+
+#[test]
+fn sizes_beyond_all_measure() {
+    let log = Log::new();
+    let mut writer = log.writer_options().window(u64::MAX).open(&log.path).unwrap();
+    let reader = log.reader_options().window(u64::MAX).read_mode(ReadMode::Mapped).open(&log.path).unwrap();
+    writer.append(b"fits").unwrap();
+    assert_eq!(next(&mut reader.tail(0).unwrap()).payload(), b"fits");
+    writer.close().unwrap();
+    for reserve in [u64::MAX, u64::MAX - 20, u64::MAX - 21, i64::MAX as u64, 1 << 62] {
+        for mapped in [true, false] {
+            match log.writer_options().reserve(reserve).mapped(mapped).open(&log.path) {
+                Err(immuta::Error::Io { source, .. }) if mapped => {
+                    // The last is no file size on ext4, and no free space on tmpfs.
+                    let too_large = [libc::EFBIG, if reserve == 1 << 62 { libc::ENOSPC } else { libc::EFBIG }];
+                    assert!(
+                        source.raw_os_error().is_some_and(|error| too_large.contains(&error)),
+                        "{reserve}: {source}"
+                    );
+                }
+                // What is written with system calls reserves nothing.
+                Ok(_) if !mapped => {}
+                other => panic!("{reserve}, mapped={mapped}: {other:?}"),
+            }
+        }
+    }
+    assert_eq!(log.bytes(), encode(&[b"fits"]));
+}

@@ -3,6 +3,10 @@
 
 mod support;
 
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use immuta::{Reader, WriterState};
 use support::content::Random;
 use support::process::Helper;
@@ -208,4 +212,67 @@ fn a_reader_in_the_writers_process_tells_the_state_too() {
     assert!(matches!(log.writer_options().open(&log.path), Err(immuta::Error::Locked { .. })));
     drop(writer);
     assert_eq!(log.reader().writer().unwrap(), WriterState::Closed);
+}
+
+/// A follower that is attached to the page of a writer that closed is told of the next one, which was killed.
+#[test]
+fn the_page_of_an_earlier_writer_does_not_tell_how_the_last_one_ended() {
+    let log = Log::new();
+    let first = log.writer();
+    let attached = log.reader().tail(0).unwrap();
+    first.close().unwrap();
+    assert_eq!(attached.writer().unwrap(), WriterState::Closed);
+    let mut second = Helper::start("hold", &log, "records=2");
+    second.expect("holding");
+    assert_eq!(attached.writer().unwrap(), WriterState::Alive);
+    second.kill();
+    assert_eq!(attached.writer().unwrap(), WriterState::Gone);
+}
+
+/// FORMAT.md: the state lies at offset 128 of the page; 3 is failed.
+#[test]
+fn a_writer_that_failed_is_forgotten_once_the_next_one_is_there() {
+    use std::os::unix::fs::FileExt;
+    let log = Log::new();
+    let mut failed = Helper::start("hold", &log, "records=2");
+    failed.expect("holding");
+    let attached = log.reader().tail(0).unwrap();
+    let page = std::fs::OpenOptions::new().write(true).open(log.page()).unwrap();
+    page.write_all_at(&3u64.to_le_bytes(), 128).unwrap();
+    assert_eq!(attached.writer().unwrap(), WriterState::Failed);
+    // It takes its page away and ends.
+    std::fs::remove_file(log.page()).unwrap();
+    failed.kill();
+    assert_eq!(attached.writer().unwrap(), WriterState::Failed);
+    let next = log.writer();
+    assert_eq!(attached.writer().unwrap(), WriterState::Alive);
+    next.close().unwrap();
+}
+
+/// Between two looks of whoever asks, a writer may begin; its log is longer than its records then, as a dead writer's is.
+#[test]
+fn a_writer_that_begins_is_not_taken_for_a_dead_one() {
+    let log = Log::new();
+    log.writer().append(b"the first").unwrap();
+    // One descriptor for all who ask: each waits for it between its looks.
+    let reader = log.reader_options().descriptors(1).open(&log.path).unwrap();
+    let (told, done) = (Mutex::new(HashMap::new()), AtomicBool::new(false));
+    let asks = || {
+        let attached = reader.tail(0).unwrap();
+        while !done.load(Ordering::Relaxed) {
+            for state in [reader.writer().unwrap(), attached.writer().unwrap()] {
+                *told.lock().unwrap().entry(format!("{state:?}")).or_insert(0) += 1;
+            }
+        }
+    };
+    let opened = std::thread::scope(|scope| {
+        (0..6).for_each(|_| drop(scope.spawn(asks)));
+        let opened = (0..rounds(300, 3000)).try_for_each(|_| log.writer_options().open(&log.path)?.close());
+        done.store(true, Ordering::Relaxed);
+        opened
+    });
+    opened.unwrap();
+    let told = told.into_inner().unwrap();
+    assert!(!told.contains_key("Gone"), "{told:?}");
+    assert_eq!(told.len(), 2, "it was about writers that begin and end: {told:?}");
 }

@@ -71,12 +71,14 @@ pub fn sum(bytes: &[u8]) -> u64 {
     rest.iter().fold(sum, |sum, byte| sum.wrapping_add(u64::from(*byte)))
 }
 
-/// Ends a writer and removes its log without having it written to the disk first: a clean close flushes.
+/// Ends a writer and removes its log and its index.
 pub fn discard(writer: Writer, path: &Path) {
-    let emptied = OpenOptions::new().write(true).open(path).and_then(|file| file.set_len(0));
-    emptied.expect("the log can be emptied");
     drop(writer);
     std::fs::remove_file(path).expect("the log can be removed");
+    match std::fs::remove_file(format!("{}.idx", path.display())) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => panic!("the index can be removed: {error}"),
+        _ => {}
+    }
 }
 
 /// CLOCK_MONOTONIC, which all processes of the machine share, in nanoseconds.

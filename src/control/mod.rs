@@ -9,6 +9,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::atomic::fence;
+use std::time::Duration;
 
 pub(crate) use writer::{Beginning, ControlWriter, retire, start_time};
 
@@ -16,7 +17,8 @@ use crate::format::control::{
     BELL_MAGIC, ControlPage, Doorbell, Extent, LAYOUT_VERSION, PAGE_BYTES, PAGE_MAGIC, state,
 };
 use crate::protocol::{self, Pair};
-use crate::sys::file::Identity;
+use crate::sys::file::{self, Identity};
+use crate::sys::futex;
 use crate::sys::map::{Mapping, Shared, View};
 use crate::sys::origin::boot_id;
 
@@ -39,7 +41,7 @@ pub(crate) struct Subject {
 impl Subject {
     /// The log with this metadata, its page lying in `directory` or where the environment or the default says.
     pub(crate) fn new(metadata: &std::fs::Metadata, directory: Option<&Path>) -> Subject {
-        let directory = directory.map(Path::to_owned).unwrap_or_else(self::directory);
+        let directory = file::absolute(&directory.map(Path::to_owned).unwrap_or_else(self::directory));
         let name = format!("immuta-{}-{}", metadata.dev(), metadata.ino());
         Subject {
             identity: Identity::of(metadata),
@@ -196,9 +198,14 @@ impl ControlView {
         !matches!(self.state(), state::SUPERSEDED | state::CLOSED)
     }
 
-    /// Moves while the writer's process runs.
+    /// Moves while the writer's process runs, if it has a helper thread.
     pub(crate) fn heartbeat(&self) -> u64 {
         self.page.heartbeat.load(Relaxed)
+    }
+
+    /// How long ago the heartbeat was, by the clock; the boot is the writer's, or the page would not be believed.
+    pub(crate) fn age(&self) -> Duration {
+        futex::monotonic().saturating_sub(Duration::from_nanos(self.heartbeat()))
     }
 
     /// The writer's process. For messages only.

@@ -102,8 +102,15 @@ impl ControlWriter {
 
     /// Takes the names away, where they are still ours.
     pub(crate) fn unlink(&self) {
-        let Some(named) = &self.named else { return };
-        for (path, identity) in [&named.page, &named.bell] {
+        if let Some(named) = &self.named {
+            named.unlink();
+        }
+    }
+}
+
+impl Named {
+    fn unlink(&self) {
+        for (path, identity) in [&self.page, &self.bell] {
             if std::fs::symlink_metadata(path).is_ok_and(|metadata| Identity::of(&metadata) == *identity) {
                 // What stays is superseded by the next writer.
                 let _ = std::fs::remove_file(path);
@@ -158,7 +165,28 @@ fn create_named(
     }
     let old = squatter_or_page(&subject.page_path, subject)?;
     squatter_or_page(&subject.bell_path, subject)?;
+    let made = make_both(subject, beginning, bell_mode);
+    match &made {
+        Ok(_) => {
+            if let Some(old) = old {
+                supersede(&old, subject);
+            }
+        }
+        Err(_) => {
+            // Only the holder of the writer's lock makes files of these names.
+            let _ = std::fs::remove_file(temporary(&subject.page_path));
+            let _ = std::fs::remove_file(temporary(&subject.bell_path));
+        }
+    }
+    made
+}
 
+/// Makes both and puts them under their names; where that fails, temporary names may be left.
+fn make_both(
+    subject: &Subject,
+    beginning: Beginning,
+    bell_mode: u32,
+) -> Result<(View<ControlPage>, View<Doorbell>, Named), String> {
     let (bell_file, bell_id) = create_file(&subject.bell_path, bell_mode & 0o777, |mapping| {
         let bell = View::<Doorbell>::new(mapping);
         bell.version.store(LAYOUT_VERSION, Relaxed);
@@ -174,18 +202,15 @@ fn create_named(
     let map_error = |error: io::Error| format!("{}: cannot map it: {error}", subject.page_path.display());
     let page = View::new(Mapping::writable(&page_file, 0, PAGE_BYTES).map_err(map_error)?);
     let bell = View::new(Mapping::read_only(&bell_file, 0, PAGE_BYTES).map_err(map_error)?);
-    // The doorbell first: a follower that finds the page finds its doorbell. The old page is told last: whoever it
-    // wakes finds the new one. (DESIGN has it the other way round, which lets them find the old one again.)
+    let named = Named { page: (subject.page_path.clone(), page_id), bell: (subject.bell_path.clone(), bell_id) };
+    // The doorbell first: a follower that finds the page finds its doorbell. The old page is told last, by the caller: whoever
+    // it wakes finds the new one. (DESIGN has it the other way round, which lets them find the old one again.)
     for path in [&subject.bell_path, &subject.page_path] {
         std::fs::rename(temporary(path), path).map_err(|error| {
-            let _ = std::fs::remove_file(temporary(path));
+            named.unlink();
             format!("{}: cannot put it in place: {error}", path.display())
         })?;
     }
-    if let Some(old) = old {
-        supersede(&old, subject);
-    }
-    let named = Named { page: (subject.page_path.clone(), page_id), bell: (subject.bell_path.clone(), bell_id) };
     Ok((page, bell, named))
 }
 
@@ -229,10 +254,7 @@ fn create_file(path: &Path, mode: u32, fill: impl FnOnce(Mapping)) -> Result<(Fi
         let identity = Identity::of(&file.metadata()?);
         Ok((file, identity))
     };
-    make().map_err(|error| {
-        let _ = std::fs::remove_file(&path);
-        format!("{}: cannot create it: {error}", path.display())
-    })
+    make().map_err(|error| format!("{}: cannot create it: {error}", path.display()))
 }
 
 /// Takes away the page of a dead writer, where there is no new one: it must not keep followers from looking at the file.

@@ -1,8 +1,8 @@
 //! Writing an index. Entries are kept in memory until there are some, or until they are asked for.
 
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -34,7 +34,7 @@ pub(crate) fn now_ns() -> u64 {
 
 impl IndexWriter {
     /// A new index, not under its name yet.
-    pub(crate) fn create(log: &Path, identity: Identity, history_id: [u64; 2], mode: u32) -> io::Result<IndexWriter> {
+    pub(crate) fn create(log: &Path, metadata: &Metadata, history_id: [u64; 2]) -> io::Result<IndexWriter> {
         let path = beside(log, ".idx.new");
         let create = || OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
         let file = create().or_else(|error| match error.kind() {
@@ -42,7 +42,8 @@ impl IndexWriter {
             ErrorKind::AlreadyExists => std::fs::remove_file(&path).and_then(|()| create()),
             _ => Err(error),
         })?;
-        file.set_permissions(Permissions::from_mode(mode & 0o777))?;
+        file::own_like(&file, metadata)?;
+        let identity = Identity::of(metadata);
         let created_ns = now_ns();
         let header = Header { history_id, inode: identity.inode, birth_ns: identity.birth_ns, created_ns };
         file.write_all_at(&header.encode(), 0)?;

@@ -1,9 +1,9 @@
 //! Counted records that cannot be kept: a new file with those that can takes the log's name, and the bytes of the others go to a
 //! side file. The old file is not touched, since readers may have it open. Killed anywhere, it begins again and ends alike.
 
-use std::fs::{File, Metadata, OpenOptions, Permissions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -53,10 +53,7 @@ fn create(path: &Path, like: &Metadata) -> io::Result<File> {
         _ => {}
     }
     let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
-    if like.uid() != nix::unistd::geteuid().as_raw() {
-        std::os::unix::fs::fchown(&file, Some(like.uid()), Some(like.gid()))?;
-    }
-    file.set_permissions(Permissions::from_mode(like.mode() & 0o7777))?;
+    file::own_like(&file, like)?;
     Ok(file)
 }
 

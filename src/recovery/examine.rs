@@ -81,13 +81,9 @@ pub(crate) fn examine(path: &Path, file: &File, metadata: &Metadata, page: LastP
     };
     let chain = Chain::of(&index).map_err(error)?;
     findings.durable = chain.durable;
-    findings.verdict = log.with_index(&index, &chain, page)?;
-    let pair = match &findings.verdict {
-        Verdict::Keep { pair, .. } | Verdict::Discard { pair, .. } => *pair,
-        Verdict::Refuse { prefix, .. } => *prefix,
-        Verdict::Done => START,
-    };
-    let kept = Chain::up_to(&index, pair).map_err(error)?;
+    let (verdict, borne_out) = log.with_index(&index, &chain, page)?;
+    findings.verdict = verdict;
+    let kept = Chain::up_to(&index, borne_out).map_err(error)?;
     (findings.kept, findings.covered, findings.time_ns) = (kept.entries, kept.covered, kept.time_ns);
     findings.index = Some(index);
     Ok(findings)
@@ -187,7 +183,8 @@ impl Log<'_> {
         refuse(error, last_full, evidence)
     }
 
-    fn with_index(&self, index: &Index, chain: &Chain, page: LastPage) -> Result<Verdict> {
+    /// The verdict, and up to where the index stays true.
+    fn with_index(&self, index: &Index, chain: &Chain, page: LastPage) -> Result<(Verdict, Pair)> {
         let error = |error| Error::io_at("read the log", self.path, chain.covered.end, error);
         let is_borne_out = match &chain.last_block {
             Some(block) => is_borne_out(self.file, block).map_err(error)?,
@@ -196,10 +193,10 @@ impl Log<'_> {
         let falls_short = self.counted < chain.durable.count;
         if let Some(closed) = chain.closed.filter(|closed| is_borne_out && *closed == chain.covered && !falls_short) {
             if self.counted == closed.count && self.file_bytes >= closed.end {
-                return Ok(Verdict::Keep { pair: closed, evidence: Evidence::Closed });
+                return Ok((Verdict::Keep { pair: closed, evidence: Evidence::Closed }, closed));
             }
             if self.counted > closed.count {
-                return self.appended_by_others(closed);
+                return Ok((self.appended_by_others(closed)?, closed));
             }
         }
         let failed = chain.failed || page.failed;
@@ -210,17 +207,20 @@ impl Log<'_> {
         });
         if kept_cache && !failed && is_borne_out && !falls_short && chain.covered.count <= self.counted {
             let evidence = Evidence::ProcessCrash;
-            return match self.walk(chain.covered, self.counted) {
-                (pair, _, Ok(())) => Ok(Verdict::Keep { pair, evidence }),
-                (prefix, _, Err(error)) => refuse(error, prefix, evidence),
+            let verdict = match self.walk(chain.covered, self.counted) {
+                (pair, _, Ok(())) => Verdict::Keep { pair, evidence },
+                (prefix, _, Err(error)) => Verdict::Refuse { error, prefix, evidence },
             };
+            return Ok((verdict, chain.covered));
         }
         if failed {
             // The kernel has marked pages clean that never reached the disk: only the disk tells.
             let flushed = file::flush(self.file).and_then(|()| file::forget_cached(self.file));
             flushed.map_err(|error| Error::io("flush, before it is verified, the log", self.path, error))?;
         }
-        self.verify(index, chain)
+        let mut proven = START;
+        let verdict = self.verify(index, chain, &mut proven)?;
+        Ok((verdict, proven))
     }
 
     /// Records behind a clean close: whoever wrote them did not keep the index up.
@@ -235,18 +235,18 @@ impl Log<'_> {
         }
     }
 
-    /// Takes the checksums, from the first block on.
-    fn verify(&self, index: &Index, chain: &Chain) -> Result<Verdict> {
+    /// Takes the checksums, from the first block on; `borne_out` becomes the end of what they bear out.
+    fn verify(&self, index: &Index, chain: &Chain, borne_out: &mut Pair) -> Result<Verdict> {
         let evidence = Evidence::Verified;
-        let mut proven = START;
         let mut outcome = Ok(true);
         let read = index.each(|_, entry| {
             let Some(entry) = entry.filter(|entry| entry.block().is_some()) else { return true };
-            outcome = self.prove(&mut proven, &entry, chain.durable);
+            outcome = self.prove(borne_out, &entry, chain.durable);
             matches!(outcome, Ok(true))
         });
         read.map_err(|error| Error::io("read the index of", self.path, error))?;
         outcome?;
+        let mut proven = *borne_out;
         if self.counted < chain.durable.count {
             let message = format!(
                 "the count says {} records, and {} were durable; if the log was put back on purpose, remove its index",

@@ -19,8 +19,8 @@ use crate::format::log::HEADER_BYTES;
 use crate::index::{self, IndexWriter};
 use crate::protocol::Pair;
 use crate::scan;
-use crate::stat::{Discarded, Recovery};
-use crate::sys::file::{self, Identity};
+use crate::stat::{Discarded, Evidence, Recovery};
+use crate::sys::file;
 use crate::sys::origin::Origin;
 
 /// What is asked of a recovery.
@@ -83,7 +83,11 @@ pub(crate) fn recover(
     };
     let (had_index, had_ours) = (findings.had_index, findings.index.is_some());
     let durable = Pair { count: findings.durable.count.min(pair.count), end: findings.durable.end.min(pair.end) };
-    let (index, no_index) = if wanted.index {
+    let user = nix::unistd::geteuid().as_raw();
+    let (index, no_index) = if wanted.index && user != 0 && user != metadata.uid() {
+        // Readers believe an index of the log's owner alone.
+        (None, Some(format!("the log belongs to user {}, and this is user {user}", metadata.uid())))
+    } else if wanted.index {
         match bring_up(path, &file, &metadata, findings, pair, history_id, is_new, wanted) {
             Ok(index) => (Some(index), None),
             Err(Error::Io { source, .. }) => (None, Some(source.to_string())),
@@ -95,8 +99,8 @@ pub(crate) fn recover(
     if index.is_none() {
         // One that is not kept up must not be taken for the truth later.
         match index::remove(&index::path_of(path)) {
-            // Another file's is not believed in any case.
-            Err(_) if !had_ours => {}
+            // Another file's is not believed in any case; and records behind a clean close are taken without it.
+            Err(_) if !had_ours || evidence == Evidence::Closed => {}
             removed => removed.map_err(|error| Error::io("remove the index of", path, error))?,
         }
     }
@@ -122,8 +126,7 @@ fn bring_up(
     let mut writer = match index {
         Some(old) if !is_new => IndexWriter::go_on(path, old, kept, covered, time_ns).map_err(error)?,
         old => {
-            let identity = Identity::of(metadata);
-            let mut new = IndexWriter::create(path, identity, history_id, metadata.mode()).map_err(error)?;
+            let mut new = IndexWriter::create(path, metadata, history_id).map_err(error)?;
             if let Some(old) = old {
                 new.adopt(&old, kept, covered, time_ns).map_err(error)?;
             }

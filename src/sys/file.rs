@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::UNIX_EPOCH;
 
@@ -32,15 +33,24 @@ impl Identity {
     }
 }
 
+/// The name that leads to the same file after the process has gone to another directory.
+pub(crate) fn absolute(path: &Path) -> PathBuf {
+    // Without a current directory a relative name leads nowhere, now and later.
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
 /// Opens an existing log for reading.
 pub(crate) fn open_to_read(path: &Path) -> Result<(File, Metadata)> {
-    let mut options = OpenOptions::new();
-    // O_NONBLOCK: a pipe under this name must not hang the caller. It means nothing to an ordinary file.
-    options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
-    match options.open(path) {
+    match open_plainly(path) {
         Ok(file) => checked(path, file),
         Err(error) => Err(open_error(path, error)),
     }
+}
+
+/// Opens whatever has the name, for reading.
+pub(crate) fn open_plainly(path: &Path) -> io::Result<File> {
+    // O_NONBLOCK: a pipe under this name must not hang the caller. It means nothing to an ordinary file.
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
 }
 
 /// Opens a log for writing, and creates it where there is none; tells whether it did.
@@ -53,7 +63,8 @@ pub(crate) fn open_to_write(path: &Path, mode: Option<u32>) -> Result<(File, Met
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(open_error(path, error)),
         }
-        match options.clone().create_new(true).mode(0o666).open(path) {
+        // With the mode at once, since whoever opens it in between keeps it open; umask may still take bits away.
+        match options.clone().create_new(true).mode(mode.unwrap_or(0o666)).open(path) {
             Ok(file) => {
                 if let Some(mode) = mode {
                     file.set_permissions(PermissionsExt::from_mode(mode))
@@ -104,9 +115,13 @@ pub(crate) fn metadata(path: &Path, file: &File) -> Result<Metadata> {
     file.metadata().map_err(|error| Error::io("look at the log", path, error))
 }
 
-/// Whether `path` still names the file of this identity.
-pub(crate) fn names(path: &Path, identity: Identity) -> bool {
-    std::fs::metadata(path).is_ok_and(|metadata| Identity::of(&metadata) == identity)
+/// Whether `path` still names the file of this identity. An error where the system does not let the caller look.
+pub(crate) fn names(path: &Path, identity: Identity) -> io::Result<bool> {
+    match std::fs::metadata(path) {
+        Ok(metadata) => Ok(Identity::of(&metadata) == identity),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Reads until `bytes` is full or the file ends; returns how many bytes were read.
@@ -159,6 +174,14 @@ fn of_type(kind: FsType) -> FileSystem {
         statfs::EXT4_SUPER_MAGIC | statfs::TMPFS_MAGIC | XFS | F2FS => FileSystem::Reserves,
         _ => FileSystem::Other,
     }
+}
+
+/// Whether space that is reserved for this file stays its own until it is written to.
+pub(crate) fn keeps_reserved_space(file: &File) -> bool {
+    // ext2 and ext3 have the magic number of ext4, and a file without extents on ext4 is like one of theirs. This changes no size; it
+    // may take the first block, which a log needs. Any other error comes again where space is reserved in earnest.
+    file_system(file) == FileSystem::Reserves
+        && fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, 1) != Err(nix::errno::Errno::EOPNOTSUPP)
 }
 
 /// Gives `file` blocks for `from..to` and fills them with zeros through the descriptor, in steps that the kernel takes
@@ -233,6 +256,26 @@ pub(crate) fn flush(file: &File) -> io::Result<()> {
     }
 }
 
+/// The same file by another description, for reading: with a position and locks of its own.
+pub(crate) fn reopen(file: &File) -> io::Result<File> {
+    File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
+/// Gives a side file the owner and the rights of its log.
+pub(crate) fn own_like(file: &File, log: &Metadata) -> io::Result<()> {
+    let own = file.metadata()?;
+    let mut mode = log.mode() & 0o777;
+    if (own.uid(), own.gid()) != (log.uid(), log.gid()) {
+        match std::os::unix::fs::fchown(file, Some(log.uid()), Some(log.gid())) {
+            Ok(()) => {}
+            // A group that this user is not in: what it may do, another one may not.
+            Err(_) if own.uid() == log.uid() => mode &= !0o070,
+            Err(error) => return Err(error),
+        }
+    }
+    file.set_permissions(PermissionsExt::from_mode(mode))
+}
+
 /// Numbers that nobody else has.
 pub(crate) fn random_words<const N: usize>() -> io::Result<[u64; N]> {
     let mut words = [[0; 8]; N];
@@ -286,12 +329,36 @@ mod tests {
         assert_eq!(bytes, [b'b', b'c', 0, 0]);
         let identity = Identity::of(&metadata);
         assert_eq!(file_system_at(&path).unwrap(), file_system(&file));
-        assert!(names(&path, identity));
+        assert!(names(&path, identity).unwrap());
         std::fs::remove_file(&path).unwrap();
         drop(file);
         let (_, metadata, _) = open_to_write(&path, None).unwrap();
         assert_ne!(Identity::of(&metadata), identity);
-        assert!(!names(&path, identity));
+        assert!(!names(&path, identity).unwrap());
+        assert!(!names(&path.join("below a file"), identity).unwrap());
+        assert!(names(&dir.path().join("n".repeat(300)), identity).is_err());
+    }
+
+    #[test]
+    fn a_new_log_is_never_open_to_more_than_it_should_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, done) = (dir.path().join("log"), std::sync::atomic::AtomicBool::new(false));
+        let seen = std::thread::scope(|scope| {
+            let looks = scope.spawn(|| {
+                let mut seen = 0;
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    seen |= std::fs::metadata(&path).map_or(0, |metadata| metadata.mode() & 0o777);
+                }
+                seen
+            });
+            for _ in 0..3000 {
+                open_to_write(&path, Some(0o600)).unwrap();
+                std::fs::remove_file(&path).unwrap();
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            looks.join().unwrap()
+        });
+        assert_eq!(seen, 0o600, "{seen:o}");
     }
 
     #[test]

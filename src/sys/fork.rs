@@ -1,10 +1,12 @@
 //! Whether this is still the process that opened something: a word that the kernel wipes in a forked child.
 //! (getpid costs a system call, and a pid comes back.)
 
+use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::sys::map::Mapping;
 use crate::units::PAGE;
@@ -47,6 +49,18 @@ impl Owner {
     pub(crate) fn is_current(&self) -> bool {
         self.word.load(Ordering::Relaxed) == self.generation
     }
+}
+
+/// Closes, in a forked child, a descriptor that the child has inherited together with things that it must not touch and that hold on to
+/// it. Nothing is done to the file: its locks belong to the parent, and go only with the last of all descriptors. The caller sees to
+/// it that nobody uses the file any more.
+pub(crate) fn close_inherited(owner: Owner, file: Arc<File>) {
+    assert!(!owner.is_current(), "in its own process a file is closed by its last owner");
+    let descriptor = file.as_raw_fd();
+    // With this the last owner is never dropped, so the number, which may be another file's soon, is closed once.
+    std::mem::forget(file);
+    // Linux gives the descriptor back whatever the result.
+    let _ = nix::unistd::close(descriptor);
 }
 
 /// Something that each process has one of: made on first use, and anew in a forked child, where the threads that served

@@ -64,16 +64,8 @@ impl Tailer {
     /// Begins at `at`, passing over what comes before record `first`.
     pub(crate) fn new(opened: Arc<Opened>, at: Pair, first: u64) -> Result<Tailer> {
         let durable = opened.settings.durable;
-        let view = if durable {
-            Some(opened.durable_page()?)
-        } else if opened.is_written().unwrap_or(false) {
-            opened.view()
-        } else {
-            // A writer that was killed may have left a page that is behind the file.
-            None
-        };
         Ok(Tailer {
-            view,
+            view: if durable { Some(opened.durable_page()?) } else { opened.page_to_follow(None) },
             durable,
             max: opened.settings.max_record.unwrap_or(u64::MAX),
             opened,

@@ -12,7 +12,7 @@ use crate::format::control::Doorbell;
 use crate::protocol;
 use crate::settings::WaitStrategy;
 use crate::sys::futex::{self, Ended};
-use crate::units::{HEARTBEAT_OLD, SLEEP_BOUND};
+use crate::units::SLEEP_BOUND;
 
 /// How long [`WaitStrategy::SpinThenPark`] spins: about what a wake-up takes (FACTS: 24 µs).
 const SPIN: Duration = Duration::from_micros(20);
@@ -49,8 +49,6 @@ pub(super) struct Waiting {
     rested: bool,
     interval: Duration,
     checked: Option<Instant>,
-    /// The last heartbeat that was another than the one before, and when it was seen.
-    heartbeat: Option<(u64, Instant)>,
     pub(super) replaced: bool,
 }
 
@@ -172,33 +170,20 @@ impl Tailer {
             // What is readable is still delivered: the caller looks once more before it hears of it.
             self.waiting.replaced = self.opened.is_replaced();
         }
-        self.view = self.opened.view();
         if self.durable {
-            // The count does not tell what is durable.
+            // The count does not tell what is durable, so a dead writer's page is followed as well.
+            self.view = self.opened.view();
             return Ok(());
         }
-        let Some(view) = self.view.clone() else { return Ok(()) };
+        self.view = self.opened.page_to_follow(self.view.as_deref());
+        let Some(view) = &self.view else { return Ok(()) };
         // The count first: it is stored before the page says so.
         let count = self.opened.count()?;
-        if count > self.next.count
-            && protocol::end(&view.page().published) <= self.known
-            && (!self.opened.is_written()? || self.heartbeat_is_old(&view))
+        if count > self.next.count && protocol::end(&view.page().published) <= self.known && self.opened.is_still(view)
         {
-            // The writer was killed, or is stopped, between the two; or it has no page and this one is a dead writer's.
-            self.opened.bury(&view);
+            // The writer is stopped between the two; or it has no page and this one is a dead writer's.
             self.view = None;
         }
         Ok(())
-    }
-
-    fn heartbeat_is_old(&mut self, view: &ControlView) -> bool {
-        let now = view.heartbeat();
-        match self.waiting.heartbeat {
-            Some((beat, seen)) if beat == now => seen.elapsed() >= HEARTBEAT_OLD,
-            _ => {
-                self.waiting.heartbeat = Some((now, Instant::now()));
-                false
-            }
-        }
     }
 }

@@ -9,6 +9,9 @@ use crate::format::log::SIZE_BYTES;
 use crate::protocol::Pair;
 
 /// Space for one record, zeroed, written in place by its [`DerefMut`]. Dropping it abandons it.
+///
+/// # Panics
+/// Writing to it in a forked child: the space is the parent's, which may have published it meanwhile.
 pub struct Claim<'a> {
     writer: &'a mut Writer,
     size: u64,
@@ -67,6 +70,10 @@ impl Deref for Claim<'_> {
 
 impl DerefMut for Claim<'_> {
     fn deref_mut(&mut self) -> &mut [u8] {
+        assert!(
+            self.writer.owner.is_current(),
+            "a claim cannot be written to in a forked child: it belongs to the parent process"
+        );
         if self.is_in_place() {
             self.writer.space.slice_mut(self.writer.published.end + SIZE_BYTES, self.size)
         } else {

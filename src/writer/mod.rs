@@ -2,12 +2,13 @@
 
 mod batch;
 mod claim;
+mod from;
 mod options;
 mod repair;
 
 use std::cell::Cell;
 use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,9 +30,8 @@ use crate::protocol::Pair;
 use crate::space::Space;
 use crate::stat::{Recovery, Stat, WriterState};
 use crate::stop::Stopper;
-use crate::sys::fork::Owner;
+use crate::sys::fork::{self, Owner};
 use crate::sys::{file, locks};
-use crate::units::KIB;
 use crate::upkeep::Upkeep;
 
 /// How many sleepers the writer wakes itself; the helper thread goes on where there are more.
@@ -223,49 +223,6 @@ impl Writer {
         }
     }
 
-    /// Appends all that `source` gives as one record, of whatever size, and publishes it.
-    ///
-    /// # Errors
-    /// Besides those of [`append`](Writer::append): [`Error::Source`] where the source fails, [`Error::Stopped`] once the
-    /// [`stopper`](Writer::stopper) was used, which is looked at before each read. Either publishes nothing.
-    pub fn append_from(&mut self, mut source: impl Read) -> Result<Appended> {
-        let Pair { count: sequence, end: position } = self.published;
-        self.make_ready(position, 0)?;
-        let mut buffer = if self.space.is_mapped() { Vec::new() } else { vec![0; 256 * KIB as usize] };
-        let mut end = position + SIZE_BYTES;
-        loop {
-            if self.stopper.is_stopped() {
-                return Err(Error::Stopped { path: self.path.clone() });
-            }
-            let read = if buffer.is_empty() {
-                let (room, nudge) = self.space.room(end)?;
-                let read = source.read(room);
-                if nudge {
-                    self.nudge();
-                }
-                read
-            } else {
-                source.read(&mut buffer)
-            };
-            match read {
-                Ok(0) => break,
-                Ok(n) => {
-                    if !buffer.is_empty() {
-                        self.space.write(end, &buffer[..n])?;
-                    }
-                    end += n as u64;
-                }
-                // The handler of the signal may have used the stopper.
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(Error::Source { path: self.path.clone(), source: error }),
-            }
-        }
-        let size = end - position - SIZE_BYTES;
-        self.space.write(position, &size.to_le_bytes())?;
-        self.publish(Pair { count: sequence + 1, end })?;
-        Ok(Appended { sequence, position, size })
-    }
-
     /// Space for a record of `size` bytes, zeroed, to be written in place and then [committed](Claim::commit).
     ///
     /// # Errors
@@ -344,9 +301,10 @@ impl Writer {
     fn finish(&mut self) -> Result<()> {
         let Some(work) = self.work.take() else { return Ok(()) };
         if !self.owner.is_current() {
-            // Its helper thread runs in the parent, and the helper's locks may be held by it for ever here. The descriptors
-            // are closed with the fields; cutting, unlinking or unlocking would be done to the parent.
+            // Its helper thread runs in the parent, and the helper's locks may be held by it for ever here, so what it shares is
+            // left alone; cutting, unlinking or unlocking would be done to the parent. The mappings go with the fields.
             std::mem::forget(work);
+            fork::close_inherited(self.owner, self.file.clone());
             return Ok(());
         }
         // The helper's: from here on nobody else grows, flushes or indexes.

@@ -20,7 +20,7 @@ use crate::recovery::{self, Recovered, Wanted};
 use crate::settings::Durability;
 use crate::space::Space;
 use crate::stop::Stopper;
-use crate::sys::file::{self, FileSystem, Identity};
+use crate::sys::file::{self, Identity};
 use crate::sys::fork::Owner;
 use crate::sys::locks;
 use crate::units::WINDOW;
@@ -175,7 +175,7 @@ impl WriterOptions {
         let (file, pair) = (recovered.file, recovered.pair);
 
         let mut notices = Vec::new();
-        let mapped = self.mapped && file::file_system(&file) == FileSystem::Reserves;
+        let mapped = self.mapped && file::keeps_reserved_space(&file);
         if self.mapped && !mapped {
             notices.push(Notice::NoReservedSpace { path: path.to_owned() });
         }
@@ -199,7 +199,10 @@ impl WriterOptions {
         let (durability, header) = (self.durability, space.header());
         let upkeep = Upkeep::new(growth.clone(), cover.clone(), durable.clone(), durability, control.page(), header);
         let upkeep = Arc::new(upkeep);
-        let employed = helper::employ(upkeep.clone()).map_err(no_memory)?;
+        let employed = helper::employ(upkeep.clone()).map_err(|error| {
+            control.unlink();
+            no_memory(error)
+        })?;
         if !employed.is_helped() {
             notices.push(Notice::NoHelper);
         }
@@ -245,7 +248,7 @@ pub(super) fn open_locked(path: &Path, mode: Option<u32>) -> Result<(File, Metad
         let (file, metadata, _) = file::open_to_write(path, mode)?;
         let identity = Identity::of(&metadata);
         match locks::lock(&file, LOCK_PATIENCE) {
-            Ok(true) if file::names(path, identity) => return Ok((file, metadata)),
+            Ok(true) if matches!(file::names(path, identity), Ok(true)) => return Ok((file, metadata)),
             // Removed or replaced while the lock was waited for: the name is another file's now.
             Ok(true) => {}
             Ok(false) => return Err(Error::Locked { path: path.to_owned(), pid: locks::holder(identity) }),

@@ -94,7 +94,7 @@ pub fn ask(args: &Args) {
 }
 
 /// Descriptors of the log that this process has open.
-fn held(log: &str) -> usize {
+pub fn held(log: &str) -> usize {
     let fds = std::fs::read_dir("/proc/self/fd").expect("the list of descriptors");
     fds.flatten().filter_map(|fd| std::fs::read_link(fd.path()).ok()).filter(|target| target.as_os_str() == log).count()
 }

@@ -5,6 +5,7 @@ mod content;
 mod follow;
 mod fork;
 mod limits;
+mod moves;
 mod produce;
 mod witness;
 
@@ -32,6 +33,12 @@ fn main() {
         "thousand" => produce::thousand(&args),
         "witness" => witness::witness(&args),
         "fork" => fork::fork(&args),
+        "fork_with_claim" => fork::fork_with_claim(&args),
+        "fork_in_source" => fork::fork_in_source(&args),
+        "follow_from_elsewhere" => moves::follow_from_elsewhere(&args),
+        "write_from_elsewhere" => moves::write_from_elsewhere(&args),
+        "follow_with_fewer_rights" => moves::follow_with_fewer_rights(&args),
+        "write_alone" => moves::write_alone(&args),
         "few_descriptors" => limits::few_descriptors(&args),
         "file_size" => limits::file_size(&args),
         "open" => limits::open(&args),

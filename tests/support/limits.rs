@@ -6,7 +6,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use crate::{Args, listen, say};
 
 /// What became of a call, in one word and a number of the system's: `ok 0`, `Io 24`, `Damaged 0`.
-fn verdict<T>(result: Result<T, Error>) -> String {
+pub fn verdict<T>(result: Result<T, Error>) -> String {
     match result {
         Ok(_) => "ok 0".to_owned(),
         Err(Error::Io { source, .. }) => format!("Io {}", source.raw_os_error().unwrap_or(-1)),
@@ -53,7 +53,8 @@ pub fn few_descriptors(args: &Args) {
     }
 }
 
-fn read_in_threads(reader: &Reader) -> u64 {
+/// The records that eight threads read, each all of the log.
+pub fn read_in_threads(reader: &Reader) -> u64 {
     std::thread::scope(|scope| {
         let read_all = || {
             let mut tailer = reader.tail(0).expect("a tailer");

@@ -23,11 +23,20 @@ impl Mount {
 
     /// An ext4 of `bytes`, in a file; `None` where this machine has no loop devices or no mkfs.ext4.
     pub fn ext4(bytes: u64) -> Option<Mount> {
+        Mount::in_a_file(bytes, &["mkfs.ext4", "-m", "0"])
+    }
+
+    /// The same for ext2, which has ext4's magic number and cannot reserve blocks.
+    pub fn ext2(bytes: u64) -> Option<Mount> {
+        Mount::in_a_file(bytes, &["mkfs.ext2"])
+    }
+
+    fn in_a_file(bytes: u64, make: &[&str]) -> Option<Mount> {
         let (place, dir) = place();
         let image = place.path().join("image");
         std::fs::File::create(&image).and_then(|file| file.set_len(bytes)).expect("an image file");
         let made =
-            Command::new("mkfs.ext4").args(["-q", "-m", "0"]).arg(&image).status().is_ok_and(|status| status.success());
+            Command::new(make[0]).args(&make[1..]).arg("-q").arg(&image).status().is_ok_and(|status| status.success());
         let mounted = made
             && Command::new("mount")
                 .args(["-o", "loop"])
