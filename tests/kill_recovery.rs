@@ -8,21 +8,24 @@ mod support;
 
 use immuta::Evidence;
 use support::content::Random;
-use support::forge::Scene;
 use support::process::Helper;
-use support::stamp::assert_are_whole;
-use support::{Log, encode, parse};
+use support::scene::Scene;
+use support::stamp::{Stamp, assert_are_whole};
+use support::{Log, encode, parse, positions};
 
 /// Points that are tried where there may be one more.
 const POINTS_MOST: u64 = 5000;
 
 /// What a writer left that was killed while it did nothing.
 fn killed_writer(mode: &str) -> Scene {
-    let log = Log::new();
-    let mut writer = Helper::faulty("write", &log, &format!("mode={mode} run=7 ops=16 hold=1"), "");
+    killed_writer_of(&Log::new(), mode)
+}
+
+fn killed_writer_of(log: &Log, mode: &str) -> Scene {
+    let mut writer = Helper::faulty("write", log, &format!("mode={mode} run=7 ops=16 hold=1"), "");
     while writer.line() != "holding" {}
     writer.kill();
-    Scene::of(&log)
+    Scene::of(log)
 }
 
 /// Where recoveries end.
@@ -118,7 +121,19 @@ fn of_a_log_without_an_index() {
 fn of_a_log_whose_index_is_damaged() {
     let scene = killed_writer("buffered");
     converges("a damaged header of the index", &scene.clone().with_index_flipped_at(20), "mode=buffered", false);
-    converges("a damaged entry of the index", &scene.with_index_flipped_at(64 + 5), "mode=buffered", false);
+    // The first entry tells of the writer's run.
+    let scene = scene.with_index_flipped_at(64 + 5);
+    converges("a damaged entry of the index", &scene, "mode=buffered", false);
+    converges("a damaged entry of the index, and no page", &scene.without_page(), "mode=buffered", false);
+}
+
+/// Found by this test: with the entry that tells of the boot the proof of it was gone, and that was taken for a crash of the machine.
+#[test]
+fn of_a_log_whose_index_does_not_tell_of_the_last_run() {
+    let log = Log::new();
+    Helper::faulty("write", &log, "mode=buffered run=6 ops=8", "").rest();
+    let scene = killed_writer_of(&log, "buffered").with_last_run_damaged();
+    converges("the damaged entry of a run", &scene, "mode=buffered", false);
 }
 
 #[test]
@@ -134,10 +149,10 @@ fn after_a_failed_flush() {
 
 #[test]
 fn of_a_repair() {
-    let scene = killed_writer("sync");
-    let middle = scene.log.len() / 2;
-    // Where there are records: the space behind them is reserved.
-    let used = encode(&parse(&scene.log)).len();
-    let scene = scene.rebooted().with_log_flipped_at(middle.min(used / 2));
-    converges("a repair", &scene, "mode=sync repair=1", true);
+    let scene = killed_writer("buffered");
+    let records = parse(&scene.log);
+    // Between two syncs, so that there is something before it that is kept.
+    let damaged = records.iter().position(|record| Stamp::of(record).expect("its stamp").op == 7).expect("a record");
+    let scene = scene.with_log_flipped_at(positions(&records)[damaged] as usize + 20).rebooted();
+    converges("a repair", &scene, "mode=buffered repair=1", true);
 }

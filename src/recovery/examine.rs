@@ -104,6 +104,8 @@ struct Chain {
     /// Where the log was closed, if that is the last word.
     closed: Option<Pair>,
     failed: bool,
+    /// Not all of its entries are sound.
+    is_damaged: bool,
 }
 
 impl Chain {
@@ -122,11 +124,12 @@ impl Chain {
             run: None,
             closed: None,
             failed: false,
+            is_damaged: false,
         };
         let mut leads = true;
         index.each(|n, entry| {
             let Some(entry) = entry else {
-                (leads, chain.closed) = (false, None);
+                (leads, chain.closed, chain.is_damaged) = (false, None, true);
                 return true;
             };
             let (count, end) = entry.end();
@@ -201,7 +204,9 @@ impl Log<'_> {
         }
         let failed = chain.failed || page.failed;
         let here = Origin::of(self.file);
-        let kept_cache = chain.run.is_some_and(|run| {
+        // The page is the last writer's: where the index tells of another one, its entry is among the damaged.
+        let run = chain.run.filter(|run| !(chain.is_damaged && page.found && page.epoch as u32 != run.epoch));
+        let kept_cache = run.is_some_and(|run| {
             let Run { boot_id, mount_id, namespace, .. } = run;
             here.has_kept_cache_since(&Origin { boot_id, mount_id, namespace })
         });
@@ -219,8 +224,20 @@ impl Log<'_> {
             flushed.map_err(|error| Error::io("flush, before it is verified, the log", self.path, error))?;
         }
         let mut proven = START;
-        let verdict = self.verify(index, chain, &mut proven)?;
+        let verdict = self.verify(index, chain, run, &mut proven)?;
         Ok((verdict, proven))
+    }
+
+    /// Nothing bears out the records from here on, and nothing speaks against them but what they are.
+    fn unproven(&self, from: Pair) -> Result<Verdict> {
+        let evidence = Evidence::Unproven;
+        match self.walk(from, self.counted) {
+            (_, last_full, Err(error)) => refuse(error, last_full, evidence),
+            (pair, last_full, Ok(())) if last_full.count < pair.count && self.file_bytes > pair.end => {
+                refuse(self.only_empty(last_full), last_full, evidence)
+            }
+            (pair, _, Ok(())) => Ok(Verdict::Keep { pair, evidence }),
+        }
     }
 
     /// Records behind a clean close: whoever wrote them did not keep the index up.
@@ -236,7 +253,7 @@ impl Log<'_> {
     }
 
     /// Takes the checksums, from the first block on; `borne_out` becomes the end of what they bear out.
-    fn verify(&self, index: &Index, chain: &Chain, borne_out: &mut Pair) -> Result<Verdict> {
+    fn verify(&self, index: &Index, chain: &Chain, run: Option<Run>, borne_out: &mut Pair) -> Result<Verdict> {
         let evidence = Evidence::Verified;
         let mut outcome = Ok(true);
         let read = index.each(|_, entry| {
@@ -265,12 +282,18 @@ impl Log<'_> {
         if proven.count >= self.counted {
             return Ok(Verdict::Keep { pair: proven, evidence });
         }
-        if chain.run.is_some_and(|run| run.ordered) {
+        match run {
+            Some(run) if !run.ordered => {}
             // The count was stored only when its records were durable, so it proves them.
-            return match self.walk(proven, self.counted) {
-                (pair, _, Ok(())) => Ok(Verdict::Keep { pair, evidence }),
-                (prefix, _, Err(error)) => refuse(error, prefix, evidence),
-            };
+            Some(_) => {
+                return match self.walk(proven, self.counted) {
+                    (pair, _, Ok(())) => Ok(Verdict::Keep { pair, evidence }),
+                    (prefix, _, Err(error)) => refuse(error, prefix, evidence),
+                };
+            }
+            // The entry of a run is flushed before anything else is written, so it was no crash that damaged it. Nothing tells of
+            // one, and lack of proof discards nothing.
+            None => return self.unproven(proven),
         }
         let lost = self.counted - proven.count;
         let reason = format!("no checksum bears out the last {lost} records, which were never flushed to the disk");

@@ -3,9 +3,10 @@
 
 pub mod cli;
 pub mod content;
-pub mod forge;
+
 pub mod mount;
 pub mod process;
+pub mod scene;
 pub mod stamp;
 
 use std::path::{Path, PathBuf};

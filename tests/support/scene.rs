@@ -46,6 +46,18 @@ impl Scene {
         self
     }
 
+    /// The entry of the last run is damaged, and the runs before it were before the machine was started.
+    pub fn with_last_run_damaged(mut self) -> Scene {
+        let index = self.index.as_mut().expect("an index");
+        let mut runs: Vec<_> = index.chunks_exact_mut(ENTRY).skip(1).filter(|entry| entry[KIND] == KIND_RUN).collect();
+        runs.pop().expect("a last run")[5] ^= 1;
+        for run in runs {
+            put(run, 16, 1);
+            seal(run);
+        }
+        self
+    }
+
     /// A bit of the index is another.
     pub fn with_index_flipped_at(mut self, byte: usize) -> Scene {
         self.index.as_mut().expect("an index")[byte] ^= 1;
@@ -59,6 +71,11 @@ impl Scene {
 
     pub fn without_index(mut self) -> Scene {
         self.index = None;
+        self
+    }
+
+    pub fn without_page(mut self) -> Scene {
+        self.page = None;
         self
     }
 
