@@ -206,10 +206,10 @@ impl Log<'_> {
         let here = Origin::of(self.file);
         // The page is the last writer's: where the index tells of another one, its entry is among the damaged.
         let run = chain.run.filter(|run| !(chain.is_damaged && page.found && page.epoch as u32 != run.epoch));
-        let kept_cache = run.is_some_and(|run| {
-            let Run { boot_id, mount_id, namespace, .. } = run;
-            here.has_kept_cache_since(&Origin { boot_id, mount_id, namespace })
-        });
+        let origin = |Run { boot_id, mount_id, namespace, .. }: Run| Origin { boot_id, mount_id, namespace };
+        let kept_cache = run.is_some_and(|run| here.has_kept_cache_since(&origin(run)));
+        // Where the system hides the boot, nothing tells of a crash of the machine.
+        let run = run.filter(|run| failed || run.ordered || here.can_be_compared_with(&origin(*run)));
         if kept_cache && !failed && is_borne_out && !falls_short && chain.covered.count <= self.counted {
             let evidence = Evidence::ProcessCrash;
             let verdict = match self.walk(chain.covered, self.counted) {
@@ -291,8 +291,8 @@ impl Log<'_> {
                     (prefix, _, Err(error)) => refuse(error, prefix, evidence),
                 };
             }
-            // The entry of a run is flushed before anything else is written, so it was no crash that damaged it. Nothing tells of
-            // one, and lack of proof discards nothing.
+            // Not known, and the entry of a run is flushed before anything else is written: it was no crash that damaged it.
+            // Nothing tells of one, and lack of proof discards nothing.
             None => return self.unproven(proven),
         }
         let lost = self.counted - proven.count;
