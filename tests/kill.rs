@@ -199,7 +199,7 @@ fn a_buffered_writer_killed_at_every_point_loses_nothing() {
 
 #[test]
 fn an_interval_writer_killed_at_every_point_loses_nothing() {
-    every_point("mode=interval");
+    every_point("mode=interval pause_ms=12");
 }
 
 #[test]
@@ -210,6 +210,11 @@ fn a_sync_writer_killed_at_every_point_loses_nothing() {
 #[test]
 fn a_writer_without_a_mapping_killed_at_every_point_loses_nothing() {
     every_point("mode=sync mapped=0");
+}
+
+#[test]
+fn a_writer_of_large_records_killed_at_every_point_loses_nothing() {
+    every_point("mode=buffered most=500000");
 }
 
 #[test]

@@ -18,7 +18,7 @@ const POINTS_MOST: u64 = 5000;
 
 /// What a writer left that was killed while it did nothing.
 fn killed_writer(mode: &str) -> Scene {
-    killed_writer_of(&Log::new(), mode)
+    killed_writer_of(&Log::in_memory(), mode)
 }
 
 fn killed_writer_of(log: &Log, mode: &str) -> Scene {
@@ -130,7 +130,7 @@ fn of_a_log_whose_index_is_damaged() {
 /// Found by this test: with the entry that tells of the boot the proof of it was gone, and that was taken for a crash of the machine.
 #[test]
 fn of_a_log_whose_index_does_not_tell_of_the_last_run() {
-    let log = Log::new();
+    let log = Log::in_memory();
     Helper::faulty("write", &log, "mode=buffered run=6 ops=8", "").rest();
     let scene = killed_writer_of(&log, "buffered").with_last_run_damaged();
     converges("the damaged entry of a run", &scene, "mode=buffered", false);

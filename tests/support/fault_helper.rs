@@ -57,7 +57,7 @@ impl Args {
 
     fn reader(&self) -> ReaderOptions {
         let mut options = ReaderOptions::new();
-        options.control_dir(self.text("control"));
+        options.control_dir(self.text("control")).durable(self.number("durable", 0) == 1);
         options.read_mode(match self.0.get("read").map(String::as_str) {
             Some("pread") => ReadMode::Pread,
             Some("mapped") => ReadMode::Mapped,
@@ -102,9 +102,9 @@ fn write(args: &Args) {
             let (records, recovery) =
                 (stat.as_ref().map_or(0, |stat| stat.records), stat.and_then(|stat| stat.recovery));
             say(format_args!("open {records} {:?}", recovery.map(|recovery| recovery.evidence)));
-            let run = args.number("run", 1);
+            let (run, most) = (args.number("run", 1), args.number("most", 90_000));
             for op in 0..args.number("ops", 12) {
-                match act(&mut writer, run, op) {
+                match act(&mut writer, run, op, most) {
                     Ok(Some(count)) => {
                         say(format_args!("published {count}"));
                         if args.text("mode") == "sync" {
@@ -113,6 +113,10 @@ fn write(args: &Args) {
                     }
                     Ok(None) => {}
                     Err(error) => failed(&format!("op {op}"), &error),
+                }
+                if op == 7 {
+                    // The helper thread comes to do what it does at intervals.
+                    std::thread::sleep(Duration::from_millis(args.number("pause_ms", 0)));
                 }
                 // In all modes what the writer says is durable is.
                 say(format_args!("durable {}", writer.durable()));
@@ -130,12 +134,13 @@ fn write(args: &Args) {
     end();
 }
 
-/// Does one thing to the log; the count behind what was published.
-fn act(writer: &mut Writer, run: u64, op: u64) -> Result<Option<u64>> {
+/// Does one thing to the log, with records of up to `most` bytes; the count behind what was published.
+fn act(writer: &mut Writer, run: u64, op: u64, most: u64) -> Result<Option<u64>> {
     let mut random = Random(run << 20 ^ op);
     let mut size = || match random.below(12) {
+        _ if most > 1 << 20 && op == 6 => most,
         0 => 0,
-        1 => random.below(90_000),
+        1 => random.below(most),
         _ => random.below(300),
     };
     let one = Stamp { run, op, place: 0, length: 1 };

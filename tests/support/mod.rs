@@ -38,6 +38,11 @@ impl Log {
         Log { dir, path, control }
     }
 
+    /// Where a flush costs nothing, for tests that are about something else.
+    pub fn in_memory() -> Log {
+        Log::within(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a temporary directory"))
+    }
+
     /// Under another name, such as one in a small file system.
     pub fn at(path: PathBuf) -> Log {
         Log { path, ..Log::new() }

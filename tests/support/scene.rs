@@ -87,7 +87,7 @@ impl Scene {
 
     /// A new log that its writer left like this.
     pub fn restore(&self) -> Log {
-        let log = Log::new();
+        let log = Log::in_memory();
         std::fs::write(&log.path, &self.log).expect("the log");
         let metadata = std::fs::metadata(&log.path).expect("the log");
         let birth = metadata.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
