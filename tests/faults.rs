@@ -9,7 +9,7 @@ mod support;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use immuta::Writer;
+use immuta::{IndexState, Writer};
 use support::content::Checksum;
 use support::process::Helper;
 use support::scene::Scene;
@@ -183,6 +183,9 @@ fn check_writer(log: &Log, before: usize, fault: &Fault, said: &[String]) {
         assert!(!failed || fault.is_of_a_flush(), "{context}: op {op} failed, and is there");
     }
     if said.iter().any(|line| line == "closed") {
+        let verified = log.reader().verify(|_| true).expect("a verification");
+        let is_sound = verified.problem.is_none() && verified.index != IndexState::Damaged;
+        assert!(is_sound, "{context}: {verified:?}");
         assert!(log.bytes() == encode(&records), "{context}: a log that was closed ends with its last record");
     }
     check_next(log, &records, acknowledged, fault, &context);

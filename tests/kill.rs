@@ -8,7 +8,7 @@ mod support;
 
 use std::time::Duration;
 
-use immuta::{Evidence, Stat};
+use immuta::{Evidence, IndexState, Stat};
 use support::content::Random;
 use support::process::Helper;
 use support::stamp::assert_are_whole;
@@ -118,6 +118,9 @@ impl Campaign {
             writer.close().expect("a clean close");
             assert_eq!(stat.records, self.records.len() as u64, "after run {}", self.run);
             assert!(self.log.bytes() == bytes, "after run {}: a recovery has changed records", self.run);
+            let verified = self.log.reader().verify(|_| true).expect("a verification");
+            assert_eq!((verified.problem, verified.index), (None, IndexState::Ok), "after run {}", self.run);
+            assert_eq!(verified.checked, stat.records, "after run {}: the index covers all", self.run);
             evidence(&stat)
         };
         open_and_close();
