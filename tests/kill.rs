@@ -90,7 +90,8 @@ impl Campaign {
             }
         }
         self.records = records;
-        self.ask_witness(&context);
+        // A follower looks for the last records of a dead writer at its next bound, so not each time.
+        self.ask_witness(self.run.is_multiple_of(16), &context);
         ended
     }
 
@@ -99,10 +100,8 @@ impl Campaign {
         if bytes.len() < 8 { Vec::new() } else { parse(&bytes) }
     }
 
-    fn ask_witness(&mut self, context: &str) {
+    fn ask_witness(&mut self, reach: bool, context: &str) {
         let count = self.records.len() as u64;
-        // A follower looks for the last records of a dead writer at its next bound, so not each time.
-        let reach = self.run.is_multiple_of(16);
         self.witness.say(&if reach { format!("reach {count}") } else { "now".to_owned() });
         let seen = self.witness.numbers("now");
         assert!(seen.iter().all(|seen| *seen <= count), "{context}: {seen:?} records were seen, and {count} are left");
@@ -134,6 +133,7 @@ impl Campaign {
 
     fn end(mut self) -> u64 {
         self.recover_twice();
+        self.ask_witness(true, "at the end");
         self.witness.hush();
         let whole = self.witness.numbers("whole");
         assert!(whole[..2] == [self.records.len() as u64; 2], "{whole:?} were seen of {}", self.records.len());

@@ -148,7 +148,7 @@ fn act(writer: &mut Writer, run: u64, op: u64, most: u64) -> Result<Option<u64>>
         // In batches, of which some are given up.
         1 | 2 => {
             let length = 2 + op % 5;
-            let given_up = op % 3 == 0;
+            let given_up = op.is_multiple_of(3);
             let mut batch = writer.batch();
             for place in 0..length {
                 batch.append(&Stamp { place, length: if given_up { 0 } else { length }, ..one }.payload(size()))?;
@@ -159,7 +159,7 @@ fn act(writer: &mut Writer, run: u64, op: u64, most: u64) -> Result<Option<u64>>
             batch.commit().map(|range| Some(range.end))
         }
         3 => {
-            let given_up = op % 3 == 0;
+            let given_up = op.is_multiple_of(3);
             let payload = Stamp { length: u64::from(!given_up), ..one }.payload(size());
             let mut claim = writer.claim(payload.len() as u64)?;
             claim.copy_from_slice(&payload);
