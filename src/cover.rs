@@ -139,6 +139,12 @@ impl Cover {
         Ok(false)
     }
 
+    /// Covers all that is published, in the blocks that were marked.
+    fn cover_all(&self, state: &mut State, published: Pair) -> Result<()> {
+        while self.step(state, published)? {}
+        self.cover_to(state, published)
+    }
+
     /// Covers all up to `to`.
     fn cover_to(&self, state: &mut State, to: Pair) -> Result<()> {
         let from = state.index.covered();
@@ -180,7 +186,7 @@ impl Cover {
     pub(crate) fn checkpoint(&self, published: Pair, mark: Block, flush: bool) -> Result<()> {
         let mut state = self.state();
         let Some(inner) = state.as_mut() else { return Ok(()) };
-        let result = self.cover_to(inner, published).and_then(|()| {
+        let result = self.cover_all(inner, published).and_then(|()| {
             let written = inner.index.block(mark);
             written
                 .and_then(|()| if flush { inner.index.flush() } else { inner.index.write() })
@@ -196,7 +202,7 @@ impl Cover {
     pub(crate) fn complete(&self, published: Pair) {
         let mut state = self.state();
         if let Some(inner) = state.as_mut()
-            && self.cover_to(inner, published).and_then(|()| inner.index.write().map_err(|e| self.error(e))).is_err()
+            && self.cover_all(inner, published).and_then(|()| inner.index.write().map_err(|e| self.error(e))).is_err()
         {
             // Found again, and told, by the checkpoint that follows where the index cannot be taken away.
             let _ = give_up(&mut state);

@@ -13,7 +13,7 @@ use crate::format::log::HEADER_BYTES;
 use crate::index::{self, Found, Index};
 use crate::protocol::{self, Pair};
 use crate::scan::{self, Walk};
-use crate::settings::Settings;
+use crate::settings::{ReadMode, Settings};
 use crate::stat::WriterState;
 use crate::sys::file::{self, Identity};
 use crate::sys::locks;
@@ -82,7 +82,12 @@ impl Opened {
 
     /// The number of records that the file says it has.
     pub(crate) fn count(&self) -> Result<u64> {
-        scan::count(&self.path, &*self.lend()?)
+        self.count_of(&*self.lend()?)
+    }
+
+    /// The same for whoever has a descriptor already.
+    pub(crate) fn count_of(&self, file: &File) -> Result<u64> {
+        scan::count_in(&self.path, file, self.settings.read_mode != ReadMode::Pread)
     }
 
     /// The control page that has the name now, if there is one that can be believed. It may be a dead writer's.
@@ -162,7 +167,7 @@ impl Opened {
     fn ending(&self, view: Option<&ControlView>, at: Pair) -> Result<WriterState> {
         let file = self.lend()?;
         // The count first: a writer that begins now makes the file longer before it counts more.
-        let count = scan::count(&self.path, &file)?;
+        let count = self.count_of(&file)?;
         let file_bytes = file::metadata(&self.path, &file)?.len();
         // The page that was followed may know a place nearer to the end.
         let known = view.and_then(ControlView::pair).filter(|known| (at.count..=count).contains(&known.count));
@@ -186,7 +191,7 @@ impl Opened {
         // The page alone does not tell: a writer that was killed may have stored the count and not yet its page, and one
         // that uses another directory leaves the page of an earlier one standing. Walking from there is short.
         let file = self.lend()?;
-        let count = scan::count(&self.path, &file)?;
+        let count = self.count_of(&file)?;
         let from = match known.filter(|known| known.count <= count) {
             Some(known) => known,
             None => self.seek(&file, count),
@@ -274,12 +279,12 @@ impl Opened {
 mod tests {
     use super::*;
     use crate::control::{Beginning, ControlWriter};
-    use crate::settings::{ReadMode, WaitStrategy};
+    use crate::settings::WaitStrategy;
     use std::sync::atomic::Ordering::Relaxed;
     use std::time::Duration;
 
     /// A log with its control page, and a descriptor to take the writer's lock with. No helper thread moves the heartbeat.
-    fn log() -> (tempfile::TempDir, std::fs::File, Opened, ControlWriter) {
+    fn log() -> (tempfile::TempDir, File, Opened, ControlWriter) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let (file, metadata, _) = file::open_to_write(&path, None).unwrap();

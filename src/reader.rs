@@ -49,6 +49,7 @@ impl ReaderOptions {
     }
 
     /// The most descriptors that the reader holds (default 10, at least 1); its tailers share them, and hold none while they wait.
+    /// A [`verify`](Reader::verify) takes one more.
     pub fn descriptors(&mut self, n: usize) -> &mut Self {
         self.descriptors = n;
         self

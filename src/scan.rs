@@ -3,13 +3,16 @@
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::atomic::fence;
 
 use crate::error::{Error, Result};
 use crate::format::index::BLOCK_BYTES;
 use crate::format::log::{COUNT_OFFSET, HEADER_BYTES, SIZE_BYTES, most_records, next_position, number_at};
 use crate::protocol::Pair;
 use crate::sys::file::read_at;
-use crate::units::{GIB, KIB};
+use crate::sys::map::Mapping;
+use crate::units::{GIB, KIB, PAGE};
 
 /// The step of reading where much is to be read: 128 to 256 KiB are the fastest (FACTS).
 pub(crate) const CHUNK_BYTES: u64 = 256 * KIB;
@@ -18,6 +21,9 @@ const CHUNK_LEAST: u64 = 4 * KIB;
 
 /// The largest payload that is copied, unless told otherwise, in bytes.
 pub(crate) const COPIED_MOST: u64 = GIB;
+
+/// Reads of the count before it is looked at in another way.
+const COUNT_READS_MOST: u32 = 16;
 
 /// Bytes of a file as they were when they were read.
 #[derive(Debug, Default)]
@@ -82,31 +88,43 @@ impl Chunk {
 
 /// The number of records that a file says it has, and whether it can be so. A file without a byte has none.
 pub(crate) fn count(path: &Path, file: &File) -> Result<u64> {
-    let count = stored_count(path, file)?;
+    count_in(path, file, false)
+}
+
+/// The same, through a mapping where it has to be and `trusted` says that nobody cuts the file to nothing meanwhile.
+pub(crate) fn count_in(path: &Path, file: &File, trusted: bool) -> Result<u64> {
+    let count = stored_count_in(path, file, trusted)?;
     let file_bytes = file.metadata().map_err(|error| Error::io_at("read the log", path, COUNT_OFFSET, error))?.len();
     if count > most_records(file_bytes) { Err(too_many(path, count, file_bytes)) } else { Ok(count) }
 }
 
 /// The number at offset 0, whether it can be so or not.
 pub(crate) fn stored_count(path: &Path, file: &File) -> Result<u64> {
+    stored_count_in(path, file, false)
+}
+
+fn stored_count_in(path: &Path, file: &File, trusted: bool) -> Result<u64> {
     let error = |error| Error::io_at("read the log", path, COUNT_OFFSET, error);
     let mut bytes = [0; HEADER_BYTES as usize];
-    let mut count = None;
-    // A read of a word that is being stored is not promised to be whole, so it counts when it comes twice.
+    let mut read = || match read_at(file, &mut bytes, COUNT_OFFSET).map_err(error)? {
+        // An empty file.
+        0 => Ok(0),
+        8 => Ok(u64::from_le_bytes(bytes)),
+        n => {
+            let message = format!("the file has {n} bytes, fewer than the 8 of the number of records");
+            Err(Error::Damaged { path: path.to_owned(), sequence: None, position: 0, message })
+        }
+    };
+    // Beside a writer of tiny records that never pauses, two reads are seldom alike. Where there is no mapping, more of them.
     loop {
-        match read_at(file, &mut bytes, COUNT_OFFSET).map_err(error)? {
-            0 => return Ok(0),
-            8 => {}
-            n => {
-                let message = format!("the file has {n} bytes, fewer than the 8 of the number of records");
-                return Err(Error::Damaged { path: path.to_owned(), sequence: None, position: 0, message });
-            }
+        if let Some(count) = twice_alike(&mut read)? {
+            return Ok(count);
         }
-        let read = u64::from_le_bytes(bytes);
-        if count == Some(read) {
-            return Ok(read);
+        if trusted && let Ok(header) = Mapping::read_only(file, COUNT_OFFSET, PAGE) {
+            let count = header.first_word().load(Relaxed);
+            fence(Acquire); // Pairs with the release store of the count in `Space::publish`.
+            return Ok(count);
         }
-        count = Some(read);
     }
 }
 
@@ -115,6 +133,19 @@ pub(crate) fn stored_count(path: &Path, file: &File) -> Result<u64> {
 pub(crate) fn too_many(path: &Path, count: u64, file_bytes: u64) -> Error {
     let message = format!("the count says {count} records, and a file of {file_bytes} bytes cannot hold so many");
     Error::Damaged { path: path.to_owned(), sequence: None, position: 0, message }
+}
+
+/// What `read` gives twice in a row: a read of a word that is being stored is not promised to be whole. `None` after many tries.
+fn twice_alike(mut read: impl FnMut() -> Result<u64>) -> Result<Option<u64>> {
+    let mut last = read()?;
+    for _ in 1..COUNT_READS_MOST {
+        let next = read()?;
+        if next == last {
+            return Ok(Some(last));
+        }
+        last = next;
+    }
+    Ok(None)
 }
 
 /// Goes from record to record.
@@ -276,6 +307,40 @@ mod tests {
             assert_eq!(walk.step().unwrap(), size);
         }
         assert!(matches!(walk.step(), Err(Error::Damaged { sequence: Some(3000), .. })));
+    }
+
+    #[test]
+    fn a_count_that_never_stands_still_is_read_for_a_while_only() {
+        let mut reads = 0;
+        let moves = || {
+            reads += 1;
+            Ok(reads)
+        };
+        assert_eq!(twice_alike(moves).unwrap(), None);
+        assert_eq!(reads, COUNT_READS_MOST.into());
+        let mut given = [3, 4, 5, 5, 6].into_iter();
+        assert_eq!(twice_alike(|| Ok(given.next().unwrap())).unwrap(), Some(5));
+    }
+
+    #[test]
+    fn a_count_is_found_beside_a_writer_that_never_pauses() {
+        let (file, end) = log(&[0; 1]);
+        // So that each of these counts could be.
+        file.set_len(end + (1 << 40)).unwrap();
+        let words = Mapping::writable(&file, 0, PAGE).unwrap();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut count = 1;
+                while !done.load(Relaxed) {
+                    count += 1;
+                    words.first_word().store(count, std::sync::atomic::Ordering::Release);
+                }
+            });
+            let counts: Vec<_> = (0..2000).map(|_| count_in(Path::new("log"), &file, true)).collect();
+            done.store(true, Relaxed);
+            assert!(counts.into_iter().map(Result::unwrap).is_sorted(), "it never falls");
+        });
     }
 
     #[test]

@@ -77,7 +77,9 @@ impl Reader {
     /// [`Error::Io`] where the file cannot be read.
     pub fn verify(&self, mut progress: impl FnMut(Progress) -> bool) -> Result<Verification> {
         let opened = &self.opened;
-        let file = opened.lend()?;
+        // A descriptor of its own: `progress` may read the log itself, and the one that is lent may be the only one.
+        let file = opened.lend()?.try_clone();
+        let file = file.map_err(|error| Error::io("open another descriptor of the log", &opened.path, error))?;
         let start = Pair { count: 0, end: HEADER_BYTES };
         // The index first: what it covers by now was published before the count is read.
         let error = |error| Error::io("read the index of", &opened.path, error);
@@ -87,7 +89,7 @@ impl Reader {
             Found::Missing | Found::Foreign => (None, IndexState::Missing),
         };
         let mut result = Verification { records: 0, end: HEADER_BYTES, problem: None, index: state, checked: 0 };
-        let count = match scan::count(&opened.path, &file) {
+        let count = match opened.count_of(&file) {
             Ok(count) => count,
             Err(error) => {
                 result.problem = Some(problem(error)?);
@@ -149,7 +151,9 @@ struct Check<'a> {
 impl Check<'_> {
     /// Hands every block that lies within the count to `each`, in order, until it returns `false`; tells whether all entries are sound.
     fn index(&mut self, index: &Index, mut each: impl FnMut(&mut Self, &Entry) -> bool) -> Result<IndexState> {
-        let (mut at, mut state) = ((0, HEADER_BYTES), IndexState::Ok);
+        // A writer that begins says so: without an entry it was cut.
+        let (mut at, mut state) =
+            ((0, HEADER_BYTES), if index.entries == 0 { IndexState::Damaged } else { IndexState::Ok });
         let mut goes_on = true;
         let read = index.each(|_, entry| {
             let Some(entry) = entry else {

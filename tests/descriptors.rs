@@ -78,3 +78,23 @@ fn a_read_waits_while_all_are_lent() {
     helper.succeeds();
     writer.append(b"unharmed").unwrap();
 }
+
+/// With one descriptor, a verification that held it while it reports would keep the callback waiting for ever.
+#[test]
+fn a_verification_lends_its_descriptor_to_its_callback() {
+    let log = Log::new();
+    let mut writer = log.writer();
+    for _ in 0..40 {
+        writer.append(&vec![7; 1 << 20]).unwrap();
+    }
+    let reader = log.reader_options().descriptors(1).open(&log.path).unwrap();
+    let verified = support::bounded("a verification", move || {
+        let mut reports = 0;
+        let verified = reader.verify(|_| {
+            reports += 1;
+            reader.stat().unwrap().records == 40
+        });
+        (verified.unwrap(), reports)
+    });
+    assert_eq!((verified.0.records, verified.0.problem, verified.1), (40, None, 2));
+}

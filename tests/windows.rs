@@ -166,3 +166,29 @@ fn sizes_beyond_all_measure() {
     }
     assert_eq!(log.bytes(), encode(&[b"fits"]));
 }
+
+#[test]
+fn a_record_that_is_passed_over_may_be_of_any_size() {
+    for large in [100, 20_000, MIB] {
+        for (mode, page) in [ReadMode::Auto, ReadMode::Mapped, ReadMode::Pread]
+            .into_iter()
+            .flat_map(|mode| [(mode, true), (mode, false)])
+        {
+            let log = Log::new();
+            let mut options = log.writer_options();
+            if !page {
+                options.control_dir("/nonexistent");
+            }
+            let mut writer = options.open(&log.path).unwrap();
+            let reader = log.reader_options().read_mode(mode).max_record(10).open(&log.path).unwrap();
+            // Where there is nothing yet, it passes over what comes.
+            let mut tailer = reader.tail(immuta::Start::Sequence(3)).unwrap();
+            for payload in [bytes(5, 1), bytes(large, 2), bytes(0, 3), bytes(7, 4), bytes(large, 5)] {
+                writer.append(&payload).unwrap();
+            }
+            let record = next(&mut tailer);
+            assert_eq!((record.sequence(), record.payload()), (3, &bytes(7, 4)[..]), "{mode:?}, page={page}");
+            assert!(matches!(tailer.try_next(), Err(immuta::Error::TooLarge { sequence: 4, .. })));
+        }
+    }
+}

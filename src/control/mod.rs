@@ -116,14 +116,12 @@ pub(crate) struct LastPage {
     pub(crate) found: bool,
     /// A flush had failed.
     pub(crate) failed: bool,
-    /// Of its writer's run.
-    pub(crate) epoch: u64,
 }
 
 /// Looks at the page of the last writer.
 pub(crate) fn last_page(subject: &Subject) -> LastPage {
-    let Some(view) = ControlView::open(subject) else { return LastPage::default() };
-    LastPage { found: true, failed: view.state() == state::FAILED, epoch: view.page.epoch.load(Relaxed) }
+    let view = ControlView::open(subject);
+    LastPage { found: view.is_some(), failed: view.is_some_and(|view| view.state() == state::FAILED) }
 }
 
 /// A follower's side of the control page.

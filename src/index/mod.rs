@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-pub(crate) use writer::{IndexWriter, now_ns, remove};
+pub(crate) use writer::{IndexWriter, now_ns, remove, remove_unfinished};
 
 use crate::format::index::{ENTRY_BYTES, Entry, Header};
 use crate::format::log::{SIZE_BYTES, number_at};
@@ -90,6 +90,13 @@ impl Index {
         let mut bytes = [0; ENTRY_BYTES as usize];
         let read = read_at(&self.file, &mut bytes, (n + 1) * ENTRY_BYTES)?;
         Ok(if read == bytes.len() { Entry::decode(&bytes) } else { None })
+    }
+
+    /// Whether nothing was ever written in the place of entry `n`: a power cut leaves such places, damage does not.
+    pub(crate) fn is_hole(&self, n: u64) -> io::Result<bool> {
+        let mut bytes = [0; ENTRY_BYTES as usize];
+        let read = read_at(&self.file, &mut bytes, (n + 1) * ENTRY_BYTES)?;
+        Ok(bytes[..read].iter().all(|byte| *byte == 0))
     }
 
     /// Calls `each` with every entry from the first on, `None` for a damaged one, until it returns `false`.

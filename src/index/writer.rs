@@ -138,6 +138,12 @@ impl IndexWriter {
     }
 }
 
+/// Removes a new index that did not come under its name.
+pub(crate) fn remove_unfinished(log: &Path) {
+    // What stays is removed by the next writer, or is not ours.
+    let _ = std::fs::remove_file(beside(log, ".idx.new"));
+}
+
 /// Removes an index, for good.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {

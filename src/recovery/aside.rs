@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::format::log::COUNT_OFFSET;
+use crate::format::log::{COUNT_OFFSET, HEADER_BYTES};
 use crate::index;
 use crate::protocol::Pair;
 use crate::sys::file::{self, read_at};
@@ -24,7 +24,9 @@ pub(super) fn set_aside(path: &Path, old: &File, metadata: &Metadata, pair: Pair
     if !locks::lock(&new, Duration::ZERO).map_err(error)? {
         return Err(Error::io("lock the copy of", path, ErrorKind::ResourceBusy));
     }
-    copy(old, &new, 0, pair.end).map_err(error)?;
+    // Of a file that is too short for a count, all bytes are set aside.
+    let begin = if metadata.len() < HEADER_BYTES { 0 } else { pair.end };
+    copy(old, &new, 0, begin).map_err(error)?;
     new.write_all_at(&pair.count.to_le_bytes(), COUNT_OFFSET).map_err(error)?;
     new.sync_all().map_err(error)?;
 
@@ -32,7 +34,7 @@ pub(super) fn set_aside(path: &Path, old: &File, metadata: &Metadata, pair: Pair
     let error = |error| Error::io("set aside what cannot be kept of", path, error);
     let temporary = index::beside(path, ".lost.new");
     let side = create(&temporary, metadata).map_err(error)?;
-    copy(old, &side, pair.end, end_of_bytes(old, pair.end).map_err(error)?).map_err(error)?;
+    copy(old, &side, begin, end_of_bytes(old, begin).map_err(error)?).map_err(error)?;
     side.sync_all().map_err(error)?;
     // The side file first: once the log's name is the new file's, the old one is gone.
     std::fs::rename(temporary, &lost).map_err(error)?;

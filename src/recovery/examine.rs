@@ -104,8 +104,8 @@ struct Chain {
     /// Where the log was closed, if that is the last word.
     closed: Option<Pair>,
     failed: bool,
-    /// Not all of its entries are sound.
-    is_damaged: bool,
+    /// Something was written where an entry ought to be, and is none: what it told is lost. A hole is no such thing: it was never written.
+    damaged: bool,
 }
 
 impl Chain {
@@ -124,12 +124,13 @@ impl Chain {
             run: None,
             closed: None,
             failed: false,
-            is_damaged: false,
+            damaged: false,
         };
         let mut leads = true;
         index.each(|n, entry| {
             let Some(entry) = entry else {
-                (leads, chain.closed, chain.is_damaged) = (false, None, true);
+                (leads, chain.closed) = (false, None);
+                chain.damaged |= !index.is_hole(n).unwrap_or(false);
                 return true;
             };
             let (count, end) = entry.end();
@@ -199,17 +200,14 @@ impl Log<'_> {
                 return Ok((Verdict::Keep { pair: closed, evidence: Evidence::Closed }, closed));
             }
             if self.counted > closed.count {
-                return Ok((self.appended_by_others(closed)?, closed));
+                // Whoever wrote the rest did not keep the index up.
+                return Ok((self.unproven(closed)?, closed));
             }
         }
         let failed = chain.failed || page.failed;
         let here = Origin::of(self.file);
-        // The page is the last writer's: where the index tells of another one, its entry is among the damaged.
-        let run = chain.run.filter(|run| !(chain.is_damaged && page.found && page.epoch as u32 != run.epoch));
-        let origin = |Run { boot_id, mount_id, namespace, .. }: Run| Origin { boot_id, mount_id, namespace };
-        let kept_cache = run.is_some_and(|run| here.has_kept_cache_since(&origin(run)));
-        // Where the system hides the boot, nothing tells of a crash of the machine.
-        let run = run.filter(|run| failed || run.ordered || here.can_be_compared_with(&origin(*run)));
+        let there = chain.run.map(|Run { boot_id, mount_id, namespace, .. }| Origin { boot_id, mount_id, namespace });
+        let kept_cache = there.is_some_and(|there| here.has_kept_cache_since(&there));
         if kept_cache && !failed && is_borne_out && !falls_short && chain.covered.count <= self.counted {
             let evidence = Evidence::ProcessCrash;
             let verdict = match self.walk(chain.covered, self.counted) {
@@ -223,37 +221,28 @@ impl Log<'_> {
             let flushed = file::flush(self.file).and_then(|()| file::forget_cached(self.file));
             flushed.map_err(|error| Error::io("flush, before it is verified, the log", self.path, error))?;
         }
+        // Where the system hides the boot, nothing tells of a crash of the machine.
+        let crashed = failed || there.is_some_and(|there| here.can_be_compared_with(&there));
         let mut proven = START;
-        let verdict = self.verify(index, chain, run, &mut proven)?;
+        let verdict = self.verify(index, chain, crashed, &mut proven)?;
         Ok((verdict, proven))
     }
 
-    /// Nothing bears out the records from here on, and nothing speaks against them but what they are.
-    fn unproven(&self, from: Pair) -> Result<Verdict> {
+    /// Of the records behind `proven` nothing tells but the walk.
+    fn unproven(&self, proven: Pair) -> Result<Verdict> {
         let evidence = Evidence::Unproven;
-        match self.walk(from, self.counted) {
-            (_, last_full, Err(error)) => refuse(error, last_full, evidence),
-            (pair, last_full, Ok(())) if last_full.count < pair.count && self.file_bytes > pair.end => {
-                refuse(self.only_empty(last_full), last_full, evidence)
+        match self.walk(proven, self.counted) {
+            (_, _, Err(error)) => refuse(error, proven, evidence),
+            (pair, last_full, Ok(())) if last_full == proven && self.file_bytes > pair.end => {
+                refuse(self.only_empty(proven), proven, evidence)
             }
             (pair, _, Ok(())) => Ok(Verdict::Keep { pair, evidence }),
         }
     }
 
-    /// Records behind a clean close: whoever wrote them did not keep the index up.
-    fn appended_by_others(&self, closed: Pair) -> Result<Verdict> {
-        let evidence = Evidence::Unproven;
-        match self.walk(closed, self.counted) {
-            (_, _, Err(error)) => refuse(error, closed, evidence),
-            (pair, last_full, Ok(())) if last_full == closed && self.file_bytes > pair.end => {
-                refuse(self.only_empty(closed), closed, evidence)
-            }
-            (pair, _, Ok(())) => Ok(Verdict::Keep { pair, evidence }),
-        }
-    }
-
-    /// Takes the checksums, from the first block on; `borne_out` becomes the end of what they bear out.
-    fn verify(&self, index: &Index, chain: &Chain, run: Option<Run>, borne_out: &mut Pair) -> Result<Verdict> {
+    /// Takes the checksums, from the first block on; `borne_out` becomes the end of what they bear out. `crashed`: more than lack
+    /// of knowledge speaks against the rest.
+    fn verify(&self, index: &Index, chain: &Chain, crashed: bool, borne_out: &mut Pair) -> Result<Verdict> {
         let evidence = Evidence::Verified;
         let mut outcome = Ok(true);
         let read = index.each(|_, entry| {
@@ -282,18 +271,16 @@ impl Log<'_> {
         if proven.count >= self.counted {
             return Ok(Verdict::Keep { pair: proven, evidence });
         }
-        match run {
-            Some(run) if !run.ordered => {}
+        if chain.run.is_some_and(|run| run.ordered) {
             // The count was stored only when its records were durable, so it proves them.
-            Some(_) => {
-                return match self.walk(proven, self.counted) {
-                    (pair, _, Ok(())) => Ok(Verdict::Keep { pair, evidence }),
-                    (prefix, _, Err(error)) => refuse(error, prefix, evidence),
-                };
-            }
-            // Not known, and the entry of a run is flushed before anything else is written: it was no crash that damaged it.
-            // Nothing tells of one, and lack of proof discards nothing.
-            None => return self.unproven(proven),
+            return match self.walk(proven, self.counted) {
+                (pair, _, Ok(())) => Ok(Verdict::Keep { pair, evidence }),
+                (prefix, _, Err(error)) => refuse(error, prefix, evidence),
+            };
+        }
+        if (chain.damaged || chain.run.is_none() || !crashed) && !self.is_damaged(index, proven)? {
+            // What would bear the rest out is lost with a part of the index, or cannot be told, and lack of proof discards nothing.
+            return self.unproven(proven);
         }
         let lost = self.counted - proven.count;
         let reason = format!("no checksum bears out the last {lost} records, which were never flushed to the disk");

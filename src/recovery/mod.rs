@@ -90,7 +90,10 @@ pub(crate) fn recover(
     } else if wanted.index {
         match bring_up(path, &file, &metadata, findings, pair, history_id, is_new, wanted) {
             Ok(index) => (Some(index), None),
-            Err(Error::Io { source, .. }) => (None, Some(source.to_string())),
+            Err(Error::Io { source, .. }) => {
+                index::remove_unfinished(path);
+                (None, Some(source.to_string()))
+            }
             Err(error) => return Err(error),
         }
     } else {

@@ -3,7 +3,7 @@
 
 pub mod cli;
 pub mod content;
-
+pub mod forge;
 pub mod mount;
 pub mod process;
 pub mod scene;

@@ -12,7 +12,7 @@ use crate::output::stdout;
 /// Keep what can be kept of a damaged log, and set the rest aside in LOG.lost-TIME; cut what a dead writer had reserved
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: immuta repair --dry-run events.log && immuta repair --yes events.log")]
-#[group(id = "consent", required = true, multiple = false, args = ["dry_run", "yes"])]
+#[command(group = clap::ArgGroup::new("consent").required(true).args(["dry_run", "yes"]))]
 pub struct Args {
     /// The log; nobody may be writing to it
     log: PathBuf,
