@@ -238,6 +238,7 @@ fn a_writer_of_large_records() {
 #[test]
 fn a_writer_without_a_mapping() {
     writer_meets("mode=sync mapped=0");
+    writer_meets("mode=buffered mapped=0");
 }
 
 fn killed_writer(mode: &str) -> Scene {
@@ -272,6 +273,16 @@ fn a_recovery_of_a_killed_writer() {
 #[test]
 fn a_recovery_without_an_index() {
     recovery_meets(&killed_writer("interval").without_index(), "mode=interval");
+}
+
+#[test]
+fn a_recovery_with_a_damaged_index() {
+    recovery_meets(&killed_writer("interval").with_index_flipped_at(64 + 5), "mode=interval");
+}
+
+#[test]
+fn a_recovery_after_a_failed_flush() {
+    recovery_meets(&killed_writer("buffered").failed(), "mode=buffered");
 }
 
 #[test]

@@ -185,6 +185,9 @@ fn kill_at_random(rounds: u64, seed: u64) {
             }
         }
         done += campaign.end();
+        if done.is_multiple_of(1000) {
+            println!("{done} rounds");
+        }
     }
 }
 
