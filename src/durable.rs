@@ -11,7 +11,7 @@ use crate::format::control::{ControlPage, state};
 use crate::format::index::Block;
 use crate::protocol::{self, Pair};
 use crate::sys::map::View;
-use crate::sys::{file, futex};
+use crate::sys::{fault, file, futex};
 
 /// The durable part of a log that is being written.
 #[derive(Debug)]
@@ -146,6 +146,7 @@ impl Durable {
     fn fail(&self, error: &io::Error) {
         let _ = self.reason.set(error.to_string()); // The first failure is the one that counts.
         // The writer's thread owns the state, and stores it again with an event. Until it comes round, this tells.
+        fault::at("failed");
         self.page.state.store(state::FAILED, Ordering::Release);
         self.has_failed.store(true, Ordering::Release);
         self.cover.note_failure();

@@ -60,6 +60,9 @@ pub use reader::{Reader, ReaderOptions};
 pub use settings::{Durability, ReadMode, WaitStrategy};
 pub use stat::{Discarded, Evidence, Recovery, Stat, WriterState};
 pub use stop::Stopper;
+#[cfg(feature = "faults")]
+#[doc(hidden)]
+pub use sys::fault::on_each_point;
 pub use tailer::{Record, Start, Tailer, WaitCounts};
 pub use verify::{IndexState, Problem, Progress, Verification};
 pub use writer::{Appended, Batch, Claim, Notice, Repair, Writer, WriterOptions};

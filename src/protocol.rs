@@ -13,6 +13,7 @@
 use std::sync::atomic::Ordering::{self, Acquire, Relaxed, Release, SeqCst};
 
 use crate::format::control::{Extent, SLOTS};
+use crate::sys::fault;
 
 /// A 64-bit word that processes share.
 pub(crate) trait Word {
@@ -29,6 +30,7 @@ impl Word for std::sync::atomic::AtomicU64 {
     }
     #[inline(always)]
     fn store(&self, value: u64, order: Ordering) {
+        fault::at("word");
         self.store(value, order);
     }
     #[inline(always)]

@@ -12,6 +12,7 @@ use std::sync::{Arc, Weak};
 use crate::error::{Error, Result};
 use crate::format::log::{COUNT_OFFSET, HEADER_BYTES};
 use crate::growth::Growth;
+use crate::sys::fault;
 use crate::sys::file;
 use crate::sys::map::Mapping;
 use crate::units::{KIB, LARGE_PAGE, MIB, PAGE, WINDOW_MOST, round_down, round_up};
@@ -96,6 +97,7 @@ impl Space {
     /// Copies `bytes` to `at`, where all of it [is ready](Space::is_ready).
     #[inline(always)]
     pub(crate) fn put(&mut self, at: u64, bytes: &[u8]) {
+        fault::at("bytes");
         let window = self.window.as_ref().expect("what is ready is mapped");
         assert!(at >= self.floor && at >= self.window_at && at + bytes.len() as u64 <= self.ready);
         // SAFETY: the range is mapped writable and the file reaches beyond it (`ready`), and it lies above the published
@@ -106,6 +108,7 @@ impl Space {
     /// Stores the number of records, after all of their bytes, and never writes below `end` again.
     #[inline(always)]
     pub(crate) fn publish(&mut self, count: u64, end: u64) -> Result<()> {
+        fault::at("count");
         match &self.header {
             // Release: pairs with whoever reads the count; the records are in the file before it.
             Some(header) => header.first_word().store(count, Ordering::Release),

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use super::{Subject, describes, open_plain};
 use crate::format::control::{BELL_MAGIC, ControlPage, Doorbell, LAYOUT_VERSION, PAGE_BYTES, PAGE_MAGIC, state};
 use crate::protocol::{self, Pair};
+use crate::sys::fault;
 use crate::sys::file::{self, Identity};
 use crate::sys::futex;
 use crate::sys::map::{Mapping, View};
@@ -93,6 +94,7 @@ impl ControlWriter {
     /// Tells the followers, asleep or not. Those of what is durable are told by [`Durable::tell`](crate::durable::Durable::tell).
     pub(crate) fn set_state(&mut self, state: u64, published: Pair) {
         // Release: whoever sees the state sees all that was published before.
+        fault::at("state");
         self.page.state.store(state, Release);
         self.publish(published);
         futex::wake(&self.page.published.commit, i32::MAX as u32);
@@ -141,6 +143,7 @@ fn fill(page: &ControlPage, subject: &Subject, beginning: Beginning) {
         extent.end.store(pair.end, Relaxed);
     }
     // Release, with the fence behind the load of the magic in `ControlView::open`: a page with a magic is whole.
+    fault::at("magic");
     page.magic.store(PAGE_MAGIC, Release);
 }
 
@@ -271,6 +274,7 @@ fn supersede(file: &File, subject: &Subject) {
     let Ok(mapping) = Mapping::writable(file, 0, PAGE_BYTES) else { return };
     let page = View::<ControlPage>::new(mapping);
     if page.magic.load(Acquire) == PAGE_MAGIC && describes(&page, subject.identity).is_ok() {
+        fault::at("superseded");
         page.state.store(state::SUPERSEDED, Release);
         for extent in [&page.published, &page.durable] {
             // The slot of the new event repeats the pair, so that the pair stays readable. The dead writer stores no more.

@@ -61,14 +61,18 @@ fn create(path: &Path, like: &Metadata) -> io::Result<File> {
 
 fn copy(from: &File, to: &File, begin: u64, end: u64) -> io::Result<()> {
     let (mut source, mut target) = (from, to);
-    source.seek(SeekFrom::Start(begin))?;
-    target.seek(SeekFrom::Start(0))?;
-    // In the kernel where it can, and sharing blocks where the file system can.
-    let copied = io::copy(&mut source.take(end.saturating_sub(begin)), &mut target)?;
-    if copied < end.saturating_sub(begin) {
-        return Err(ErrorKind::UnexpectedEof.into());
+    let bytes = end.saturating_sub(begin);
+    loop {
+        source.seek(SeekFrom::Start(begin))?;
+        target.seek(SeekFrom::Start(0))?;
+        // In the kernel where it can, and sharing blocks where the file system can.
+        match io::copy(&mut source.take(bytes), &mut target) {
+            Ok(copied) if copied < bytes => return Err(ErrorKind::UnexpectedEof.into()),
+            // By a signal. How much was copied is not told, so from the beginning.
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result.map(drop),
+        }
     }
-    Ok(())
 }
 
 /// The end of what is not zero at or beyond `from`: space that was reserved need not be kept.

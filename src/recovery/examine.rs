@@ -206,10 +206,8 @@ impl Log<'_> {
         }
         let failed = chain.failed || page.failed;
         let here = Origin::of(self.file);
-        let kept_cache = chain.run.is_some_and(|run| {
-            let Run { boot_id, mount_id, namespace, .. } = run;
-            here.has_kept_cache_since(&Origin { boot_id, mount_id, namespace })
-        });
+        let there = chain.run.map(|Run { boot_id, mount_id, namespace, .. }| Origin { boot_id, mount_id, namespace });
+        let kept_cache = there.is_some_and(|there| here.has_kept_cache_since(&there));
         if kept_cache && !failed && is_borne_out && !falls_short && chain.covered.count <= self.counted {
             let evidence = Evidence::ProcessCrash;
             let verdict = match self.walk(chain.covered, self.counted) {
@@ -223,8 +221,10 @@ impl Log<'_> {
             let flushed = file::flush(self.file).and_then(|()| file::forget_cached(self.file));
             flushed.map_err(|error| Error::io("flush, before it is verified, the log", self.path, error))?;
         }
+        // Where the system hides the boot, nothing tells of a crash of the machine.
+        let crashed = failed || there.is_some_and(|there| here.can_be_compared_with(&there));
         let mut proven = START;
-        let verdict = self.verify(index, chain, &mut proven)?;
+        let verdict = self.verify(index, chain, crashed, &mut proven)?;
         Ok((verdict, proven))
     }
 
@@ -240,8 +240,9 @@ impl Log<'_> {
         }
     }
 
-    /// Takes the checksums, from the first block on; `borne_out` becomes the end of what they bear out.
-    fn verify(&self, index: &Index, chain: &Chain, borne_out: &mut Pair) -> Result<Verdict> {
+    /// Takes the checksums, from the first block on; `borne_out` becomes the end of what they bear out. `crashed`: more than lack
+    /// of knowledge speaks against the rest.
+    fn verify(&self, index: &Index, chain: &Chain, crashed: bool, borne_out: &mut Pair) -> Result<Verdict> {
         let evidence = Evidence::Verified;
         let mut outcome = Ok(true);
         let read = index.each(|_, entry| {
@@ -277,8 +278,8 @@ impl Log<'_> {
                 (prefix, _, Err(error)) => refuse(error, prefix, evidence),
             };
         }
-        if (chain.damaged || chain.run.is_none()) && !self.is_damaged(index, proven)? {
-            // What would bear the rest out is lost with a part of the index, and lack of proof discards nothing.
+        if (chain.damaged || chain.run.is_none() || !crashed) && !self.is_damaged(index, proven)? {
+            // What would bear the rest out is lost with a part of the index, or cannot be told, and lack of proof discards nothing.
             return self.unproven(proven);
         }
         let lost = self.counted - proven.count;

@@ -214,10 +214,13 @@ pub(crate) fn reserve(file: &File, from: u64, to: u64) -> io::Result<()> {
 /// a new block, and is a SIGBUS where there is none.
 pub(crate) fn unshare(file: &File, from: u64, to: u64) -> io::Result<()> {
     let from = round_down(from, PAGE);
-    match fallocate(file, FallocateFlags::FALLOC_FL_UNSHARE_RANGE, from as i64, (to - from) as i64) {
-        // File systems that share no blocks do not know the call.
-        Ok(()) | Err(nix::errno::Errno::EOPNOTSUPP | nix::errno::Errno::EINVAL) => Ok(()),
-        Err(error) => Err(error.into()),
+    loop {
+        match fallocate(file, FallocateFlags::FALLOC_FL_UNSHARE_RANGE, from as i64, (to - from) as i64) {
+            Err(nix::errno::Errno::EINTR) => {}
+            // File systems that share no blocks do not know the call.
+            Ok(()) | Err(nix::errno::Errno::EOPNOTSUPP | nix::errno::Errno::EINVAL) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 

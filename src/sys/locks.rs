@@ -32,35 +32,42 @@ pub(crate) fn lock(file: &File, patience: Duration) -> io::Result<bool> {
 }
 
 fn try_lock(file: &File) -> io::Result<bool> {
-    match FileExt::try_lock_exclusive(file) {
+    match uninterrupted(|| FileExt::try_lock_exclusive(file)) {
         Ok(()) => {}
         Err(error) if error.raw_os_error() == fs2::lock_contended_error().raw_os_error() => return Ok(false),
-        Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(false),
         Err(error) => return Err(error),
     }
-    match fcntl(file, FcntlArg::F_OFD_SETLK(&writer_byte(libc::F_WRLCK))) {
+    match uninterrupted(|| fcntl(file, FcntlArg::F_OFD_SETLK(&writer_byte(libc::F_WRLCK)))) {
         Ok(_) => Ok(true),
         Err(error) => {
             FileExt::unlock(file)?;
-            match error {
-                nix::errno::Errno::EAGAIN | nix::errno::Errno::EACCES | nix::errno::Errno::EINTR => Ok(false),
-                _ => Err(error.into()),
-            }
+            let is_taken = matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES));
+            if is_taken { Ok(false) } else { Err(error) }
         }
     }
 }
 
 /// Gives both locks back. Never in a forked child: it would take them from the parent.
 pub(crate) fn unlock(file: &File) -> io::Result<()> {
-    fcntl(file, FcntlArg::F_OFD_SETLK(&writer_byte(libc::F_UNLCK)))?;
-    FileExt::unlock(file)
+    uninterrupted(|| fcntl(file, FcntlArg::F_OFD_SETLK(&writer_byte(libc::F_UNLCK))))?;
+    uninterrupted(|| FileExt::unlock(file))
+}
+
+/// Makes a call again as long as a signal ends it. None of these waits, but a file system may.
+fn uninterrupted<T, E: Into<io::Error>>(mut call: impl FnMut() -> Result<T, E>) -> io::Result<T> {
+    loop {
+        match call().map_err(Into::into) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
 }
 
 /// Whether a writer holds its lock. Takes nothing, and works on a descriptor opened read-only, of any user.
 pub(crate) fn is_locked(file: &File) -> io::Result<bool> {
     // Asked as a reader: another reader's lock on the byte does not look like a writer's.
     let mut found = writer_byte(libc::F_RDLCK);
-    fcntl(file, FcntlArg::F_OFD_GETLK(&mut found))?;
+    uninterrupted(|| fcntl(file, FcntlArg::F_OFD_GETLK(&mut found)))?;
     Ok(found.l_type as i32 != libc::F_UNLCK)
 }
 

@@ -1,5 +1,6 @@
 //! System calls. Knows no records; nearly all of the crate's unsafe code is in here.
 
+pub(crate) mod fault;
 pub(crate) mod file;
 pub(crate) mod fork;
 pub(crate) mod futex;

@@ -2,6 +2,7 @@
 //! written in the same boot through the same mount, the page cache still holds what was not flushed.
 
 use std::fs::File;
+use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::OnceLock;
@@ -23,6 +24,11 @@ impl Origin {
         Origin { boot_id: boot_id(), mount_id: mount_id(file), namespace }
     }
 
+    /// Whether it can be told at all whether `earlier` was in the same boot.
+    pub(crate) fn can_be_compared_with(&self, earlier: &Origin) -> bool {
+        self.boot_id != [0; 2] && earlier.boot_id != [0; 2]
+    }
+
     /// Whether nothing tells that the page cache was lost since `earlier`. A mount with another id seen in the same
     /// namespace was made since; from another namespace (a service or a container that was started anew) ids cannot be compared.
     pub(crate) fn has_kept_cache_since(&self, earlier: &Origin) -> bool {
@@ -30,18 +36,27 @@ impl Origin {
             && self.mount_id != earlier.mount_id
             && self.mount_id != 0
             && earlier.mount_id != 0;
-        self.boot_id == earlier.boot_id && self.boot_id != [0; 2] && !remounted
+        self.can_be_compared_with(earlier) && self.boot_id == earlier.boot_id && !remounted
     }
 }
 
-/// Words to tell one boot of the machine from another; zeros where the system hides it.
-pub(crate) fn boot_id() -> [u64; 2] {
+/// Words to tell one boot of the machine from another; zeros where the system hides it. Once it is known, this cannot fail.
+pub(crate) fn find_boot_id() -> io::Result<[u64; 2]> {
     static BOOT_ID: OnceLock<[u64; 2]> = OnceLock::new();
-    *BOOT_ID.get_or_init(|| {
-        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        let number = u128::from_str_radix(&text.trim().replace('-', ""), 16).unwrap_or(0);
-        [(number >> 64) as u64, number as u64]
-    })
+    if let Some(id) = BOOT_ID.get() {
+        return Ok(*id);
+    }
+    let text = match std::fs::read_to_string("/proc/sys/kernel/random/boot_id") {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => String::new(),
+        text => text?,
+    };
+    let number = u128::from_str_radix(&text.trim().replace('-', ""), 16).unwrap_or(0);
+    Ok(*BOOT_ID.get_or_init(|| [(number >> 64) as u64, number as u64]))
+}
+
+/// The same; zeros also where it cannot be read now.
+pub(crate) fn boot_id() -> [u64; 2] {
+    find_boot_id().unwrap_or_default()
 }
 
 fn mount_id(file: &File) -> u64 {

@@ -22,7 +22,7 @@ use crate::space::Space;
 use crate::stop::Stopper;
 use crate::sys::file::{self, Identity};
 use crate::sys::fork::Owner;
-use crate::sys::locks;
+use crate::sys::{locks, origin};
 use crate::units::WINDOW;
 use crate::upkeep::Upkeep;
 
@@ -229,6 +229,7 @@ impl WriterOptions {
 
     fn recover(&self, path: &Path, file: Arc<File>, metadata: Metadata) -> Result<Recovered> {
         let subject = Subject::new(&metadata, self.control_dir.as_deref());
+        know_boot(path)?;
         let page = control::last_page(&subject);
         let [epoch] = file::random_words().map_err(|error| Error::io("read /dev/urandom for", path, error))?;
         let ordered = self.durability == Durability::Sync;
@@ -240,6 +241,11 @@ impl WriterOptions {
         }
         Ok(recovered)
     }
+}
+
+/// Fails where it cannot be found out now in which boot this is: a recovery would take it for another one.
+pub(super) fn know_boot(path: &Path) -> Result<()> {
+    origin::find_boot_id().map(drop).map_err(|error| Error::io("read /proc/sys/kernel/random/boot_id for", path, error))
 }
 
 /// Opens the file and takes the writer's locks, on the file that has the name when they are taken.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::options::{WriterOptions, open_locked};
+use super::options::{WriterOptions, know_boot, open_locked};
 use crate::control::{self, Subject};
 use crate::error::{Error, Result};
 use crate::protocol::Pair;
@@ -42,6 +42,7 @@ impl WriterOptions {
 
     fn look(&self, path: &Path) -> Result<Repair> {
         let (file, metadata) = open_locked(path, None)?;
+        know_boot(path)?;
         let page = control::last_page(&Subject::new(&metadata, self.control_dir.as_deref()));
         let findings = recovery::examine(path, &file, &metadata, page)?;
         locks::unlock(&file).map_err(|error| Error::io("unlock the log", path, error))?;

@@ -6,6 +6,8 @@ pub mod content;
 pub mod forge;
 pub mod mount;
 pub mod process;
+pub mod scene;
+pub mod stamp;
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -34,6 +36,11 @@ impl Log {
         let (path, control) = (dir.path().join("events.log"), dir.path().join("control"));
         std::fs::create_dir(&control).expect("a directory for the control page");
         Log { dir, path, control }
+    }
+
+    /// Where a flush costs nothing, for tests that are about something else.
+    pub fn in_memory() -> Log {
+        Log::within(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a temporary directory"))
     }
 
     /// Under another name, such as one in a small file system.

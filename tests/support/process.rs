@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::SystemTime;
 
 use nix::sys::signal::{Signal, kill};
@@ -24,7 +24,21 @@ pub struct Helper {
 impl Helper {
     /// Starts a helper in `role` on `log`; `options` are words of the form `key=value`.
     pub fn start(role: &str, log: &Log, options: &str) -> Helper {
-        let mut command = Command::new(program());
+        static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+        Helper::run(Command::new(PROGRAM.get_or_init(|| program("test_helper", &[]))), role, log, options)
+    }
+
+    /// The same of `fault_helper`, with the `fault` that befalls it; "" for none.
+    pub fn faulty(role: &str, log: &Log, options: &str, fault: &str) -> Helper {
+        static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+        let mut command = Command::new(PROGRAM.get_or_init(|| program("fault_helper", &["--features", "faults"])));
+        if !fault.is_empty() {
+            command.env("IMMUTA_FAULT", fault);
+        }
+        Helper::run(command, role, log, options)
+    }
+
+    fn run(mut command: Command, role: &str, log: &Log, options: &str) -> Helper {
         command.arg(role).arg(format!("log={}", log.path.display())).arg(format!("control={}", log.control.display()));
         command.args(options.split_whitespace());
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a helper process");
@@ -58,6 +72,18 @@ impl Helper {
     /// As `expect`, where the words behind the first are numbers.
     pub fn numbers(&self, first: &str) -> Vec<u64> {
         self.expect(first).iter().map(|word| word.parse().expect("a number")).collect()
+    }
+
+    /// All lines that it still prints, until it ends.
+    pub fn rest(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        loop {
+            match self.lines.recv_timeout(LIMIT) {
+                Ok(line) => lines.push(line),
+                Err(RecvTimeoutError::Disconnected) => return lines,
+                Err(RecvTimeoutError::Timeout) => panic!("helper {} hangs after {lines:?}", self.role),
+            }
+        }
     }
 
     pub fn say(&mut self, line: &str) {
@@ -116,26 +142,20 @@ fn changed(path: &Path) -> SystemTime {
     file.and_then(|metadata| metadata.modified().ok()).unwrap_or(unknown)
 }
 
-/// Where the helper program is.
-fn program() -> &'static PathBuf {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        let test = std::env::current_exe().expect("this test's file");
-        let target = test.parent().and_then(|deps| deps.parent()).expect("target/PROFILE/deps/TEST");
-        let helper = target.join("examples/test_helper");
-        // `cargo test` builds it; `cargo test --test NAME` does not, and would run an old one.
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let newest = ["src", "tests/support"].map(|sources| changed(&root.join(sources))).into_iter().max();
-        if Some(changed(&helper)) < newest {
-            let profile = if target.ends_with("release") { "release" } else { "dev" };
-            let mut cargo = Command::new(env!("CARGO"));
-            cargo.args(["build", "--quiet", "--example", "test_helper", "--profile", profile]);
-            let built = cargo.current_dir(root).status().expect("cargo runs");
-            assert!(
-                built.success() && helper.exists(),
-                "run `cargo build --example test_helper` in the profile of this test"
-            );
-        }
-        helper
-    })
+/// Where a helper program is; `features` are what cargo needs to build it.
+fn program(name: &str, features: &[&str]) -> PathBuf {
+    let test = std::env::current_exe().expect("this test's file");
+    let target = test.parent().and_then(|deps| deps.parent()).expect("target/PROFILE/deps/TEST");
+    let helper = target.join("examples").join(name);
+    // `cargo test` builds it; `cargo test --test NAME` does not, and would run an old one.
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let newest = ["src", "tests/support"].map(|sources| changed(&root.join(sources))).into_iter().max();
+    if Some(changed(&helper)) < newest {
+        let profile = if target.ends_with("release") { "release" } else { "dev" };
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--quiet", "--example", name, "--profile", profile]).args(features);
+        let built = cargo.current_dir(root).status().expect("cargo runs");
+        assert!(built.success() && helper.exists(), "run `cargo build --example {name}` in the profile of this test");
+    }
+    helper
 }
