@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::format::control::state;
 use crate::format::log::HEADER_BYTES;
 use crate::index::{self, Found, Index};
-use crate::protocol::Pair;
+use crate::protocol::{self, Pair};
 use crate::scan::{self, Walk};
 use crate::settings::Settings;
 use crate::stat::WriterState;
@@ -76,10 +76,12 @@ impl Opened {
     /// A page that says more than the file belongs to another history of it. The page is looked at first: the file is
     /// never behind it.
     fn agrees(&self, view: &ControlView) -> bool {
-        let Some(pair) = view.pair() else { return true };
+        // Followers go by the end alone, and touch what lies below it.
+        let end = [false, true].map(|durable| protocol::end(view.extent(durable))).into_iter().max().unwrap_or(0);
+        let pair = view.pair().unwrap_or(Pair { count: 0, end });
         let file_bytes = self.lend().and_then(|file| Ok(file::metadata(&self.path, &file)?.len()));
         self.count().is_ok_and(|count| pair.count <= count)
-            && file_bytes.is_ok_and(|bytes| pair.end <= bytes.max(HEADER_BYTES))
+            && file_bytes.is_ok_and(|bytes| pair.end.max(end) <= bytes.max(HEADER_BYTES))
     }
 
     /// Does not follow this page any more, unless its writer comes back to life: the file is ahead of it.
