@@ -63,7 +63,7 @@ impl Seeds {
             let log = in_memory();
             let mut writer = log.writer_options().durability(Durability::Buffered).open(&log.path).unwrap();
             for sequence in 0..records {
-                writer.append(&payload(5, sequence, 300)[..(sequence % 40) as usize % 7 * 4]).unwrap();
+                writer.append(&payload(5, sequence, sequence % 7 * 4)).unwrap();
                 if sequence == records / 2 {
                     writer.sync().unwrap();
                 }
