@@ -321,6 +321,29 @@ fn without_an_index_the_walk_decides() {
     is_refused(&log, 0, "count");
 }
 
+/// The zeros that a writer reserves look like empty records: no repair keeps them.
+#[test]
+fn a_repair_keeps_no_record_that_was_never_appended() {
+    let (log, all) = (Log::new(), [records(40), vec![b"the last".to_vec()]].concat());
+    let mut image = killed(&log, &all, 20);
+    image.set_count(1 << 40);
+    for image in [image.clone(), image.of_another_boot()] {
+        for index in [true, false] {
+            image.put(&log);
+            if !index {
+                std::fs::remove_file(index_path(&log)).unwrap();
+            }
+            assert!(
+                matches!(open(&log), Err(Error::Damaged { .. })) || index,
+                "such a count is refused, or not believed"
+            );
+            let repair = log.writer_options().repair(&log.path, false).unwrap();
+            assert_eq!((repair.records, log.parse().len()), (41, 41), "index {index}: {repair:?}");
+            assert!(log.bytes() == encode(&all));
+        }
+    }
+}
+
 /// In `Sync` the count on the disk never leads, so it proves what the index does not cover.
 #[test]
 fn the_count_of_a_sync_writer_proves_its_records() {

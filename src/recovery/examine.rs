@@ -217,7 +217,8 @@ impl Log<'_> {
             let evidence = Evidence::ProcessCrash;
             return match self.walk(chain.covered, self.counted) {
                 (pair, _, Ok(())) => Ok(Verdict::Keep { pair, evidence }),
-                (prefix, _, Err(error)) => refuse(error, prefix, evidence),
+                // Reserved zeros look like empty records.
+                (_, last_full, Err(error)) => refuse(error, last_full, evidence),
             };
         }
         if failed {
@@ -274,7 +275,8 @@ impl Log<'_> {
             // The count was stored only when its records were durable, so it proves them.
             return match self.walk(proven, self.counted) {
                 (pair, _, Ok(())) => Ok(Verdict::Keep { pair, evidence }),
-                (prefix, _, Err(error)) => refuse(error, prefix, evidence),
+                // Reserved zeros look like empty records.
+                (_, last_full, Err(error)) => refuse(error, last_full, evidence),
             };
         }
         if (chain.damaged || chain.run.is_none()) && !self.is_damaged(index, proven)? {
