@@ -269,6 +269,7 @@ fn write(log: &Log, bytes: &[u8], believed: bool) {
             log.writer_options().repair(&log.path, true).unwrap();
             assert!(log.bytes() == bytes, "a dry run changes nothing");
             let repair = log.writer_options().repair(&log.path, false).unwrap();
+            assert!(checked_parse(&log.bytes()).is_some_and(|(_, whole)| whole), "{error}; {repair:?}");
             assert_eq!(repair.records, log.parse().len() as u64);
             is_prefix(log, bytes);
             assert_eq!(log.reader().verify(|_| true).unwrap().problem, None);
