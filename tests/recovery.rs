@@ -186,7 +186,7 @@ fn damage_beyond_the_last_checkpoint_is_set_aside() {
     assert!(discarded.reason.contains("checksum"), "{}", discarded.reason);
     // The bytes, without the zeros behind them, in a file of its own.
     let side = std::fs::read(&discarded.path).unwrap();
-    assert_eq!(side_files(&log), [discarded.path.clone()]);
+    assert_eq!(side_files(&log), std::slice::from_ref(&discarded.path));
     assert!(discarded.path.file_name().unwrap().to_str().unwrap().starts_with("events.log.lost-"));
     assert!(
         before[at[kept] as usize..].starts_with(&side)
