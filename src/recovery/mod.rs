@@ -58,7 +58,7 @@ pub(crate) fn recover(
     page: LastPage,
     wanted: Wanted,
 ) -> Result<Recovered> {
-    let mut findings = examine(path, &file, &metadata, page)?;
+    let mut findings = examine(path, &file, &metadata, page, wanted.repair)?;
     let (pair, evidence, cut, discard) = match std::mem::replace(&mut findings.verdict, Verdict::Done) {
         Verdict::Keep { pair, evidence } => (pair, evidence, metadata.len().saturating_sub(pair.end), None),
         Verdict::Discard { pair, evidence, reason } => (pair, evidence, 0, Some(reason)),

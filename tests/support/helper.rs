@@ -4,6 +4,7 @@
 mod content;
 mod follow;
 mod fork;
+mod hostile;
 mod limits;
 mod moves;
 mod produce;
@@ -40,6 +41,7 @@ fn main() {
         "follow_with_fewer_rights" => moves::follow_with_fewer_rights(&args),
         "write_alone" => moves::write_alone(&args),
         "few_descriptors" => limits::few_descriptors(&args),
+        "hostile" => hostile::hostile(&args),
         "file_size" => limits::file_size(&args),
         "open" => limits::open(&args),
         _ => panic!("no such role: {role}"),
@@ -64,7 +66,7 @@ impl Args {
 
     fn writer(&self) -> WriterOptions {
         let mut options = WriterOptions::new();
-        options.control_dir(self.text("control"));
+        options.control_dir(self.text("control")).doorbell_mode(self.number("bell_mode", 0o600));
         if self.has("window") {
             options.window(self.number("window", 0));
         }
