@@ -1,0 +1,291 @@
+//! The injury: the power fails, the disk has taken some pages and not others, in any order and torn in their midst: the count
+//! without its records, records without the count, an index that says more than the log or less. The next writer then loses what
+//! was acknowledged, refuses a log that is sound, or hands out bytes that nobody appended.
+//!
+//! Modelled: `support/disk.rs` knows what of the files was flushed at every instant, `support/cut.rs` makes of that what a disk may
+//! hold. The long run: `cargo test --release --test power_cut_model -- --ignored --nocapture`. A failure names its seed;
+//! `IMMUTA_SEED=… cargo test --test power_cut_model any_life` runs that life again, and the files that failed are kept.
+
+#[path = "support/cut.rs"]
+mod cut;
+#[path = "support/disk.rs"]
+mod disk;
+#[path = "support/forge.rs"]
+mod forge;
+mod support;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cut::{Demand, Effort, LOG, check_all, place};
+use disk::{Cut, Disk};
+use immuta::{Durability, Writer, WriterOptions};
+use support::content::{Random, fill};
+use tempfile::TempDir;
+
+const SMOKE: Effort = Effort { cuts: 40, all_up_to: 4, random: 6, again: 2 };
+const INTERVAL: Durability = Durability::Interval(Duration::from_millis(10));
+
+/// Runs of writers on one log, on a disk that is modelled.
+struct Life {
+    place: TempDir,
+    dir: PathBuf,
+    disk: Arc<Disk>,
+    writer: Option<Writer>,
+    sync: bool,
+    /// `None` once something else than `Sync` was used.
+    ends: Option<BTreeSet<usize>>,
+    records: Vec<Vec<u8>>,
+    published: usize,
+    random: Random,
+    seed: u64,
+    runs: usize,
+}
+
+impl Life {
+    fn new(seed: u64) -> Life {
+        let place = place();
+        let dir = place.path().join("0");
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::create_dir(place.path().join("control")).unwrap();
+        let disk = Disk::new(&dir, 0, 0);
+        let (writer, ends) = (None, Some(BTreeSet::from([0])));
+        let (sync, records, published, random, runs) = (false, Vec::new(), 0, Random(seed), 0);
+        Life { place, dir, disk, writer, sync, ends, records, published, random, seed, runs }
+    }
+
+    fn options(&self, durability: Durability) -> WriterOptions {
+        let mut options = WriterOptions::new();
+        options.control_dir(self.place.path().join("control")).durability(durability).window(2 << 20);
+        options
+    }
+
+    fn open(&mut self, durability: Durability) {
+        let mapped = self.random.below(4) > 0;
+        let writer = self.options(durability).mapped(mapped).open(self.dir.join(LOG)).unwrap();
+        assert_eq!(writer.stat().unwrap().records, self.published as u64, "a process that dies loses nothing");
+        self.sync = durability == Durability::Sync;
+        if !self.sync {
+            self.ends = None;
+        }
+        self.writer = Some(writer);
+        self.runs += 1;
+        self.answered("an open");
+    }
+
+    fn writer(&mut self) -> &mut Writer {
+        self.writer.as_mut().expect("an open log")
+    }
+
+    /// The writer has answered.
+    fn answered(&mut self, what: &str) {
+        let promised = match &self.writer {
+            Some(_) if self.sync && what != "an open" => self.published,
+            Some(writer) => writer.durable() as usize,
+            None => 0,
+        };
+        self.disk.promise(promised, what);
+    }
+
+    fn payload(&mut self) -> Vec<u8> {
+        let size = match self.random.below(20) {
+            0 => 0,
+            1 => 4000 + self.random.below(9000),
+            2 | 3 => 1 + self.random.below(7),
+            _ => self.random.below(900),
+        };
+        self.payload_of(size as usize)
+    }
+
+    fn payload_of(&mut self, size: usize) -> Vec<u8> {
+        let mut bytes = vec![0; size];
+        fill(&mut bytes, self.random.next());
+        bytes
+    }
+
+    fn ask(&mut self, payloads: &[Vec<u8>]) {
+        self.records.truncate(self.published);
+        self.records.extend_from_slice(payloads);
+        self.disk.ask(self.records.len());
+        let n = self.records.len();
+        self.ends.as_mut().map(|ends| ends.insert(n));
+    }
+
+    fn append(&mut self, payload: Vec<u8>) {
+        self.ask(std::slice::from_ref(&payload));
+        self.writer().append(&payload).unwrap();
+        self.published += 1;
+        self.answered("an append");
+    }
+
+    fn batch(&mut self, n: usize, commits: bool) {
+        let payloads: Vec<_> = (0..n).map(|_| self.payload()).collect();
+        if commits {
+            self.ask(&payloads);
+        }
+        let mut batch = self.writer.as_mut().expect("an open log").batch();
+        for payload in &payloads {
+            batch.append(payload).unwrap();
+        }
+        if commits {
+            batch.commit().unwrap();
+            self.published += n;
+        } else {
+            drop(batch);
+        }
+        self.answered("a batch");
+    }
+
+    fn sync(&mut self) {
+        self.writer().sync().unwrap();
+        self.disk.promise(self.published, "a sync");
+    }
+
+    fn close(&mut self) {
+        self.writer.take().expect("an open log").close().unwrap();
+        self.disk.promise(self.published, "a close");
+    }
+
+    /// The writer's process is killed, the machine goes on.
+    fn kill(&mut self) {
+        let dir = self.place.path().join(self.runs.to_string());
+        std::fs::create_dir(&dir).unwrap();
+        self.disk = self.disk.kill(&dir);
+        self.dir = dir;
+        // Its disk is none any more.
+        self.writer = None;
+    }
+
+    fn step(&mut self) {
+        match self.random.below(12) {
+            0 => self.batch(0, true),
+            1 | 2 => {
+                let n = 1 + self.random.below(12) as usize;
+                let commits = self.random.below(4) > 0;
+                self.batch(n, commits);
+            }
+            3 => self.sync(),
+            4 => std::thread::sleep(Duration::from_millis(15)),
+            _ => {
+                let payload = self.payload();
+                self.append(payload);
+            }
+        }
+    }
+
+    /// Recovers what the disk may hold after each cut; returns how many states that were.
+    fn check(mut self, effort: Effort) -> usize {
+        let mut cuts: Vec<Cut> = self.disk.take_cuts();
+        let identities = self.disk.identities();
+        self.disk.end();
+        self.writer = None;
+        // Before the first run is at an end there may be no log.
+        cuts.retain(|cut| !cut.files.is_empty());
+        let demand =
+            Demand { records: self.records.clone(), ends: self.ends.clone(), identities, seed: self.seed };
+        check_all(&cuts, &demand, effort, &mut self.random)
+    }
+}
+
+fn seed(default: u64) -> u64 {
+    std::env::var("IMMUTA_SEED").map_or(default, |seed| seed.parse().expect("a number"))
+}
+
+fn one_mode(durability: Durability, seed: u64) -> usize {
+    let mut life = Life::new(seed);
+    life.open(durability);
+    (0..30).for_each(|_| life.step());
+    life.check(SMOKE)
+}
+
+fn tell(what: &str, states: usize, begin: Instant) {
+    println!("{what}: {states} states of the disk in {:?}", begin.elapsed());
+}
+
+#[test]
+fn sync_loses_nothing_that_was_acknowledged() {
+    let begin = Instant::now();
+    let states = (1..4).map(|seed| one_mode(Durability::Sync, seed)).sum();
+    tell("sync", states, begin);
+}
+
+#[test]
+fn interval_loses_nothing_that_was_called_durable() {
+    let begin = Instant::now();
+    let states = (11..14).map(|seed| one_mode(INTERVAL, seed)).sum();
+    tell("interval", states, begin);
+}
+
+#[test]
+fn buffered_keeps_a_verified_prefix() {
+    let begin = Instant::now();
+    let states = (21..24).map(|seed| one_mode(Durability::Buffered, seed)).sum();
+    tell("buffered", states, begin);
+}
+
+/// Up to twelve dirty pages, and all of their subsets.
+#[test]
+fn every_subset_of_a_few_pages() {
+    let begin = Instant::now();
+    let mut states = 0;
+    for durability in [Durability::Sync, Durability::Buffered] {
+        let mut life = Life::new(31);
+        life.open(durability);
+        life.disk.take_cuts();
+        for size in [100, 5000, 0, 3000] {
+            let payload = life.payload_of(size);
+            life.append(payload);
+        }
+        states += life.check(Effort { cuts: 12, all_up_to: 6, random: 4, again: 1 });
+    }
+    tell("every subset", states, begin);
+}
+
+/// Runs that are closed or killed, in any mode, on an index that is there or was removed; then the power goes.
+fn any_life(seed: u64, effort: Effort) -> usize {
+    let mut life = Life::new(seed);
+    let runs = 1 + life.random.below(4);
+    for run in 0..runs {
+        let durability = [Durability::Buffered, INTERVAL, Durability::Sync][life.random.below(3) as usize];
+        life.open(durability);
+        let steps = life.random.below(30);
+        (0..steps).for_each(|_| life.step());
+        match life.random.below(3) {
+            _ if run + 1 == runs => {}
+            0 => life.kill(),
+            _ => {
+                life.close();
+                if life.random.below(4) == 0 {
+                    std::fs::remove_file(life.dir.join(LOG).with_extension("log.idx")).unwrap();
+                    life.disk.promise(life.published, "the index was removed");
+                }
+            }
+        }
+    }
+    if life.random.below(3) == 0 {
+        life.close();
+    }
+    life.check(effort)
+}
+
+#[test]
+fn any_life_smoke() {
+    let begin = Instant::now();
+    let first = seed(101);
+    let states = (first..first + 8).map(|seed| any_life(seed, Effort { cuts: 24, ..SMOKE })).sum();
+    tell("any life", states, begin);
+}
+
+#[test]
+#[ignore = "takes an hour: IMMUTA_ROUNDS lives (default 300) from IMMUTA_SEED on, all subsets of up to 12 pages"]
+fn any_life_long() {
+    let begin = Instant::now();
+    let rounds = std::env::var("IMMUTA_ROUNDS").map_or(300, |rounds| rounds.parse().expect("a number"));
+    let first = seed(std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs());
+    let effort = Effort { cuts: 30, all_up_to: 12, random: 50, again: 10 };
+    for seed in first..first + rounds {
+        tell(&format!("seed {seed}"), any_life(seed, effort), begin);
+    }
+}
