@@ -19,7 +19,7 @@ use crate::format::log::HEADER_BYTES;
 use crate::index::{self, IndexWriter};
 use crate::protocol::Pair;
 use crate::scan;
-use crate::stat::{Discarded, Recovery};
+use crate::stat::{Discarded, Evidence, Recovery};
 use crate::sys::file::{self, Identity};
 use crate::sys::origin::Origin;
 
@@ -84,7 +84,8 @@ pub(crate) fn recover(
     let (had_index, had_ours) = (findings.had_index, findings.index.is_some());
     let durable = Pair { count: findings.durable.count.min(pair.count), end: findings.durable.end.min(pair.end) };
     let (index, no_index) = if wanted.index {
-        match bring_up(path, &file, &metadata, findings, pair, history_id, is_new, wanted) {
+        let is_flushed = evidence == Evidence::Closed;
+        match bring_up(path, &file, &metadata, findings, pair, history_id, is_new, is_flushed, wanted) {
             Ok(index) => (Some(index), None),
             Err(Error::Io { source, .. }) => (None, Some(source.to_string())),
             Err(error) => return Err(error),
@@ -115,6 +116,7 @@ fn bring_up(
     pair: Pair,
     history_id: [u64; 2],
     is_new: bool,
+    is_flushed: bool,
     wanted: Wanted,
 ) -> Result<IndexWriter> {
     let error = |error: io::Error| Error::io("write the index of", path, error);
@@ -143,6 +145,10 @@ fn bring_up(
     if wanted.ordered {
         // From now on the count is taken for durable, so what it counts already has to be.
         file::flush(file).map_err(|error| Error::io("flush the log to the disk", path, error))?;
+    }
+    if !is_new && !is_flushed {
+        // What proves the records so far must not reach the disk after a run by whose word the count alone proves nothing.
+        writer.flush().map_err(error)?;
     }
     let run = Run { boot_id, mount_id, namespace, epoch: wanted.epoch as u32, ordered: wanted.ordered };
     writer.run(run).map_err(error)?;

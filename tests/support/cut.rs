@@ -9,7 +9,7 @@ use std::sync::Arc;
 use immuta::{Durability, Evidence, Reader, Writer, WriterOptions};
 use tempfile::TempDir;
 
-use crate::disk::{Cut, Disk, Identity, Names, Versions, apply, identity};
+use crate::disk::{Cut, Disk, Identity, Versions, apply, identity};
 use crate::forge;
 use crate::support::content::Random;
 use crate::support::{encode, parse};
@@ -45,10 +45,10 @@ fn pieces(file: usize, versions: &Versions) -> Vec<Piece> {
     let longest = versions.iter().map(|bytes| bytes.len()).max().unwrap_or(0);
     let differ = |at: usize| versions.iter().any(|bytes| part(bytes, at, PAGE) != part(&versions[0], at, PAGE));
     // A page of zeros that the size alone brings is no piece of its own.
-    let is_news = |at: usize| {
-        let zeros = |bytes: &[u8]| part(bytes, at, PAGE).iter().all(|byte| *byte == 0);
-        differ(at) && !versions.iter().all(|bytes| zeros(bytes))
+    let is_zero = |at: usize| {
+        versions.iter().all(|bytes| part(bytes, at, PAGE) == part(&[0; PAGE], 0, part(bytes, at, PAGE).len()))
     };
+    let is_news = |at: usize| differ(at) && !is_zero(at);
     let pages = (0..longest.div_ceil(PAGE)).filter(|page| is_news(page * PAGE)).map(|page| Piece::Page(file, page));
     let sizes = versions.iter().any(|bytes| bytes.len() != versions[0].len()).then_some(Piece::Size(file));
     sizes.into_iter().chain(pages).collect()
@@ -57,31 +57,27 @@ fn pieces(file: usize, versions: &Versions) -> Vec<Piece> {
 /// Which version of a piece is on the disk: one for all of it, or one for each sector.
 type Choice<'a> = &'a mut dyn FnMut(Piece, usize) -> usize;
 
-fn image(file: usize, versions: &Versions, choose: Choice<'_>) -> Vec<u8> {
+fn image(versions: &Versions, pieces: &[Piece], choose: Choice<'_>) -> Vec<u8> {
     let all = &versions.0;
-    let mut size = 0;
-    let mut bytes = all[0].to_vec();
-    for piece in pieces(file, versions) {
-        match piece {
-            Piece::Size(_) => {
-                size = choose(piece, 0);
-                bytes.resize(all[size].len(), 0);
-            }
-            Piece::Page(_, page) => {
-                for sector in 0..PAGE / SECTOR {
-                    let at = page * PAGE + sector * SECTOR;
-                    let from = part(&all[choose(piece, sector)], at, SECTOR);
-                    let to = (at + SECTOR).min(bytes.len());
-                    if at < to {
-                        bytes[at..to].fill(0);
-                        let n = from.len().min(to - at);
-                        bytes[at..at + n].copy_from_slice(&from[..n]);
-                    }
-                }
+    // The size comes first.
+    let size = pieces.first().filter(|piece| matches!(piece, Piece::Size(_))).map_or(0, |piece| choose(*piece, 0));
+    let mut bytes = vec![0; all[size].len()];
+    let n = bytes.len().min(all[0].len());
+    bytes[..n].copy_from_slice(&all[0][..n]);
+    for piece in pieces {
+        let Piece::Page(_, page) = *piece else { continue };
+        for sector in 0..PAGE / SECTOR {
+            let at = page * PAGE + sector * SECTOR;
+            let from = part(&all[choose(*piece, sector)], at, SECTOR);
+            let end = (at + SECTOR).min(bytes.len());
+            if at < end {
+                let to = &mut bytes[at..end];
+                to.fill(0);
+                let n = from.len().min(to.len());
+                to[..n].copy_from_slice(&from[..n]);
             }
         }
     }
-    bytes.truncate(all[size].len());
     bytes
 }
 
@@ -112,14 +108,22 @@ impl Cut {
     /// All that may be on the disk, as far as the effort goes.
     pub fn each(&self, effort: Effort, random: &mut Random, mut each: impl FnMut(Files)) {
         let mut known = HashSet::new();
+        let of_file: Vec<Vec<Piece>> = self.files.iter().enumerate().map(|(file, it)| pieces(file, it)).collect();
         for done in 0..=self.changes.len() {
             let mut names = self.names.clone();
             self.changes[..done].iter().for_each(|change| apply(&mut names, change));
-            let pieces: Vec<Piece> = names.values().flat_map(|file| pieces(*file, &self.files[*file])).collect();
+            let pieces: Vec<Piece> = names.values().flat_map(|file| of_file[*file].clone()).collect();
             let mut emit = |choose: Choice<'_>| {
-                let files = self.files_of(&names, choose);
+                // What was chosen is compared, not what came of it: that is long.
                 let mut hasher = DefaultHasher::new();
-                files.hash(&mut hasher);
+                let mut noted = |piece: Piece, sector: usize| {
+                    let choice = choose(piece, sector);
+                    (piece, choice).hash(&mut hasher);
+                    choice
+                };
+                let mut file = |file: &usize| (*file, image(&self.files[*file], &of_file[*file], &mut noted));
+                let files: Files = names.iter().map(|(name, number)| (name.clone(), file(number))).collect();
+                names.hash(&mut hasher);
                 if known.insert(hasher.finish()) {
                     each(files);
                 }
@@ -160,13 +164,6 @@ impl Cut {
                 });
             }
         }
-    }
-
-    fn files_of(&self, names: &Names, choose: Choice<'_>) -> Files {
-        let file = |(name, file): (&String, &usize)| {
-            (name.clone(), (*file, image(*file, &self.files[*file], &mut *choose)))
-        };
-        names.iter().map(file).collect()
     }
 }
 
@@ -236,8 +233,10 @@ fn recover(cut: &Cut, files: &Files, demand: &Demand, machine: &Machine) -> usiz
     if let Some(discarded) = &recovery.discarded {
         let at = discarded.position as usize;
         let old = files[LOG].1.get(at..).unwrap_or_default();
-        let old = &old[..old.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)];
-        assert!(std::fs::read(&discarded.path).expect("the side file") == old, "the side file has other bytes");
+        let lost = std::fs::read(&discarded.path).expect("the side file");
+        // Zeros at the end, of reserved space, need not be kept.
+        let is_whole = old.starts_with(&lost) && old[lost.len()..] == vec![0; old.len() - lost.len()];
+        assert!(is_whole, "the side file has other bytes");
         let counted = u64::from_le_bytes(files[LOG].1[..8].try_into().expect("a count"));
         assert_eq!(discarded.records, counted - n as u64);
     }

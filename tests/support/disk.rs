@@ -159,18 +159,8 @@ impl Disk {
     pub fn new(dir: &Path, asked: usize, promised: usize) -> Arc<Disk> {
         let (files, identities, flushed_names, names, changes, cuts) = Default::default();
         let dir = dir.to_owned();
-        let mut state = State {
-            dir,
-            files,
-            identities,
-            flushed_names,
-            names,
-            changes,
-            asked,
-            promised,
-            cuts,
-            active: true,
-        };
+        let mut state =
+            State { dir, files, identities, flushed_names, names, changes, asked, promised, cuts, active: true };
         state.observe();
         for versions in &mut state.files {
             versions.0.drain(..versions.0.len() - 1);
