@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use immuta::{Durability, Evidence, Reader, Writer, WriterOptions};
+use immuta::{Durability, Error, Evidence, Reader, Writer, WriterOptions};
 use tempfile::TempDir;
 
 use crate::disk::{Cut, Disk, Identity, Versions, apply, identity};
@@ -269,6 +269,18 @@ fn holds(writer: &Writer, path: &Path, cut: &Cut, demand: &Demand) -> usize {
     assert_eq!(differs, None, "a record is not the one that was appended; {recovery:?}");
     assert!(demand.ends.as_ref().is_none_or(|ends| ends.contains(&n)), "{n} records end within a batch; {recovery:?}");
     n
+}
+
+/// A writer refuses these files as damaged, and leaves them as they are.
+pub fn is_refused(files: &Files, demand: &Demand) {
+    let machine = Machine::new();
+    boot(files, &demand.identities, &machine.dir);
+    let path = machine.dir.join(LOG);
+    match options(&machine.control).open(&path) {
+        Err(Error::Damaged { .. }) => {}
+        other => panic!("damage is not found: {other:?}"),
+    }
+    assert!(std::fs::read(&path).expect("the log") == files[LOG].1, "it was changed");
 }
 
 /// Recovers, and cuts the power again at every flush of that, and so on a third time; what is kept stays.
