@@ -85,7 +85,8 @@ pub(crate) fn recover(
     let durable = Pair { count: findings.durable.count.min(pair.count), end: findings.durable.end.min(pair.end) };
     let (index, no_index) = if wanted.index {
         let is_flushed = evidence == Evidence::Closed;
-        match bring_up(path, &file, &metadata, findings, pair, history_id, is_new, is_flushed, wanted) {
+        let index = bring_up(path, &file, &metadata, findings, pair, history_id, is_new, is_flushed, wanted);
+        match index.inspect_err(|_| index::abandon(path)) {
             Ok(index) => (Some(index), None),
             Err(Error::Io { source, .. }) => (None, Some(source.to_string())),
             Err(error) => return Err(error),

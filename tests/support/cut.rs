@@ -9,8 +9,8 @@ use std::sync::Arc;
 use immuta::{Durability, Error, Evidence, Reader, Writer, WriterOptions};
 use tempfile::TempDir;
 
-use crate::disk::{Cut, Disk, Identity, Versions, apply, identity};
-use crate::forge;
+use crate::disk::{Cut, Disk, Versions, apply};
+use crate::forge::{self, Identity, identity};
 use crate::support::content::Random;
 use crate::support::{encode, parse};
 

@@ -5,18 +5,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{CStr, OsStr, c_char, c_int, c_long};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::UNIX_EPOCH;
 
-use crate::forge;
+use crate::forge::{self, Identity, identity};
 
 /// The versions of a page that are told apart, besides the flushed one.
 const VERSIONS_MOST: usize = 5;
-
-/// What tells a file from every other: inode and birth.
-pub type Identity = (u64, u64);
 
 /// The versions of a file's bytes: as flushed, and as seen since; the last is the newest.
 #[derive(Clone, Debug, Default)]
@@ -100,12 +95,6 @@ static DISKS: Mutex<Vec<Arc<Disk>>> = Mutex::new(Vec::new());
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-pub fn identity(path: &Path) -> Option<Identity> {
-    let metadata = std::fs::symlink_metadata(path).ok().filter(std::fs::Metadata::is_file)?;
-    let birth = metadata.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-    Some((metadata.ino(), birth.map_or(0, |age| age.as_nanos() as u64)))
 }
 
 impl State {

@@ -1,7 +1,19 @@
 //! An index, as FORMAT.md has it, made to say that it is of another log and of another boot of the machine: a test's power cut
 //! leaves other files on the same machine.
+#![allow(dead_code, reason = "each test binary uses its part of this")]
 
-use crate::disk::Identity;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::UNIX_EPOCH;
+
+/// What tells a file from every other: inode and birth.
+pub type Identity = (u64, u64);
+
+pub fn identity(path: &Path) -> Option<Identity> {
+    let metadata = std::fs::symlink_metadata(path).ok().filter(std::fs::Metadata::is_file)?;
+    let birth = metadata.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    Some((metadata.ino(), birth.map_or(0, |age| age.as_nanos() as u64)))
+}
 
 const ENTRY: usize = 64;
 const MAGIC: &[u8] = b"immutaIX";

@@ -82,6 +82,21 @@ impl Mount {
         take_all_space(&path);
         path
     }
+
+    /// Removes it; returns once the space can be had, which on ext4 is when its journal says so.
+    pub fn give_back(&self, filler: &Path) {
+        let _ = std::fs::remove_file(filler);
+        std::fs::File::open(&self.dir).and_then(|dir| dir.sync_all()).expect("to flush the directory");
+    }
+
+    /// The same, but leaves `free` bytes.
+    pub fn fill_but(&self, free: u64) -> PathBuf {
+        let path = self.fill();
+        let file = std::fs::OpenOptions::new().write(true).open(&path).expect("the filler");
+        let bytes = file.metadata().expect("the filler's size").len();
+        file.set_len(bytes.saturating_sub(free)).and_then(|()| file.sync_all()).expect("a smaller filler");
+        path
+    }
 }
 
 impl Drop for Mount {
