@@ -35,7 +35,7 @@ struct Life {
     disk: Arc<Disk>,
     writer: Option<Writer>,
     sync: bool,
-    /// `None` once something else than `Sync` was used.
+    /// Where records and batches end. `None` after a kill: nothing tells the next writer of batches that were not flushed.
     ends: Option<BTreeSet<usize>>,
     records: Vec<Vec<u8>>,
     published: usize,
@@ -67,9 +67,6 @@ impl Life {
         let writer = self.options(durability).mapped(mapped).open(self.dir.join(LOG)).unwrap();
         assert_eq!(writer.stat().unwrap().records, self.published as u64, "a process that dies loses nothing");
         self.sync = durability == Durability::Sync;
-        if !self.sync {
-            self.ends = None;
-        }
         self.writer = Some(writer);
         self.runs += 1;
         self.answered("an open");
@@ -156,6 +153,7 @@ impl Life {
         self.dir = dir;
         // Its disk is none any more.
         self.writer = None;
+        self.ends = None;
     }
 
     fn step(&mut self) {
