@@ -135,7 +135,7 @@ impl IndexWriter {
     }
 
     /// Takes the index away: what cannot be written must not be taken for the truth by a recovery. Without an index nothing is discarded.
-    pub(crate) fn give_up(self) -> io::Result<()> {
+    pub(crate) fn give_up(&self) -> io::Result<()> {
         remove(&self.path)
     }
 }

@@ -3,9 +3,10 @@
 //! power may be cut. Flushes of files in such a directory reach no disk: nothing is waited for.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ffi::{CStr, OsStr, c_char, c_int, c_long};
+use std::ffi::{CStr, OsStr, c_char, c_int, c_long, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::forge::{self, Identity, identity};
@@ -85,11 +86,16 @@ struct State {
     promised: usize,
     cuts: Vec<Cut>,
     active: bool,
+    /// Neither writes to the index nor its removal go well.
+    index_fails: bool,
 }
 
 /// The disk under a directory.
 #[derive(Debug)]
 pub struct Disk(Mutex<State>);
+
+/// Whether any index fails, so that the others are not asked at each write.
+static FAILS: AtomicBool = AtomicBool::new(false);
 
 static DISKS: Mutex<Vec<Arc<Disk>>> = Mutex::new(Vec::new());
 
@@ -148,8 +154,19 @@ impl Disk {
     pub fn new(dir: &Path, asked: usize, promised: usize) -> Arc<Disk> {
         let (files, identities, flushed_names, names, changes, cuts) = Default::default();
         let dir = dir.to_owned();
-        let mut state =
-            State { dir, files, identities, flushed_names, names, changes, asked, promised, cuts, active: true };
+        let mut state = State {
+            dir,
+            files,
+            identities,
+            flushed_names,
+            names,
+            changes,
+            asked,
+            promised,
+            cuts,
+            active: true,
+            index_fails: false,
+        };
         state.observe();
         for versions in &mut state.files {
             versions.0.drain(..versions.0.len() - 1);
@@ -177,6 +194,12 @@ impl Disk {
         state.promised = state.promised.max(promised);
         state.observe();
         state.cut(format!("after {what}"));
+    }
+
+    /// From now on nothing can be written to the index, and it cannot be removed.
+    pub fn fail_index(&self) {
+        locked(&self.0).index_fails = true;
+        FAILS.store(true, Ordering::SeqCst);
     }
 
     pub fn take_cuts(&self) -> Vec<Cut> {
@@ -294,8 +317,30 @@ extern "C" fn rename(from: *const c_char, to: *const c_char) -> c_int {
     changed(&path(from), call, |name| Change::Rename(name, name_of(&path(to))))
 }
 
+/// Whether a call on this file is to fail; says why as the C library does.
+fn fails(path: &Path) -> bool {
+    let is_index = path.extension().is_some_and(|extension| extension == "idx");
+    let fails = is_index && FAILS.load(Ordering::SeqCst) && on_disk(path, |state| state.index_fails) == Some(true);
+    if fails {
+        nix::errno::Errno::EIO.set();
+    }
+    fails
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn pwrite64(fd: c_int, bytes: *const c_void, n: usize, at: i64) -> isize {
+    if FAILS.load(Ordering::SeqCst) && path_of(fd).is_some_and(|path| fails(&path)) {
+        return -1;
+    }
+    // SAFETY: as the caller asked.
+    unsafe { libc::syscall(libc::SYS_pwrite64, fd, bytes, n, at) as isize }
+}
+
 #[unsafe(no_mangle)]
 extern "C" fn unlink(name: *const c_char) -> c_int {
+    if fails(&path(name)) {
+        return -1;
+    }
     // SAFETY: as the caller asked.
     let call = || unsafe { libc::syscall(libc::SYS_unlink, name) as c_int };
     changed(&path(name), call, Change::Unlink)
