@@ -62,7 +62,9 @@ impl Machine {
                 _ => assert_eq!(word, "failed"),
             }
         }
-        let kept = self.recover(&format!("round {round}, {mode}"), seed, promised);
+        let last = words.iter().skip(words.len().saturating_sub(3)).cloned().collect::<Vec<_>>().join(", ");
+        let what = format!("round {round}, {mode}, from {base} on, cut at {}, last words {last}", cut_at.as_nanos());
+        let kept = self.recover(&what, seed, promised);
         self.lost += published.max(promised).saturating_sub(kept);
     }
 
