@@ -150,7 +150,7 @@ fn a_flipped_bit_behind_the_last_checkpoint_of_sync_is_found() {
 }
 
 /// The index can neither be written nor removed, and so tells a recovery of a log that ends earlier: then a flush of the log does
-/// not make its records durable, and may not say so. (Seen once in 132 real power cuts, which a flush of the log outran.)
+/// not make its records durable, and may not say so.
 #[test]
 fn nothing_is_called_durable_beside_an_index_that_is_stale() {
     for looks in [false, true] {

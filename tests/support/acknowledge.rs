@@ -8,7 +8,7 @@ use crate::content::{Random, payload};
 use crate::{Args, say};
 
 /// Appends the stream `seed` in a durability mode, by one and in batches, until it fails or is killed. Says `open N`, then
-/// `durable N` for what is durable, and about every 10 ms `published N AGE`, which was so at that time of the machine's clock.
+/// `durable N AT` for what is durable, and about every 10 ms `published N AT`, which was so at that time of the machine's clock.
 pub fn acknowledge(args: &Args) {
     let seed = args.number("seed", 1);
     let mode = match args.text("mode") {
@@ -36,16 +36,20 @@ pub fn acknowledge(args: &Args) {
         }
         if writer.durable() > durable {
             durable = writer.durable();
-            say(format_args!("durable {durable}"));
+            say(format_args!("durable {durable} {}", clock()));
         }
         if told.elapsed() > Duration::from_millis(10) {
             told = Instant::now();
-            let clock = nix::time::ClockId::CLOCK_MONOTONIC.now().expect("a clock");
-            say(format_args!("published {next} {}", Duration::from(clock).as_nanos()));
+            say(format_args!("published {next} {}", clock()));
         }
         if random.below(4) == 0 {
             std::thread::sleep(Duration::from_micros(500));
         }
     }
     say(format_args!("failed"));
+}
+
+/// In nanoseconds, the same for all processes.
+fn clock() -> u128 {
+    Duration::from(nix::time::ClockId::CLOCK_MONOTONIC.now().expect("a clock")).as_nanos()
 }
