@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-pub(crate) use writer::{IndexWriter, now_ns, remove, remove_unfinished};
+pub(crate) use writer::{IndexWriter, abandon, now_ns, remove};
 
 use crate::format::index::{ENTRY_BYTES, Entry, Header};
 use crate::format::log::{SIZE_BYTES, number_at};

@@ -291,6 +291,8 @@ impl Log<'_> {
         if chain.run.is_some_and(|run| run.ordered) {
             // The count was stored only when its records were durable, so it proves them.
             return match self.walk(proven, self.counted) {
+                // It cannot be that a checksum says otherwise because the power failed.
+                _ if self.is_damaged(index, proven)? => refuse(self.damaged(proven), proven, evidence),
                 (pair, _, Ok(())) => Ok(Verdict::Keep { pair, evidence }),
                 // Reserved zeros look like empty records.
                 (_, last_full, Err(error)) => refuse(error, last_full, evidence),

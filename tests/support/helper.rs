@@ -1,6 +1,7 @@
 //! The other processes of the integration tests: `test_helper ROLE key=value…`. Prints lines, takes lines; an error ends it
 //! with a panic on stderr, which its test sees as a failure.
 
+mod acknowledge;
 mod content;
 mod follow;
 mod fork;
@@ -32,6 +33,7 @@ fn main() {
         "hold" => produce::hold(&args),
         "die" => produce::die(&args),
         "thousand" => produce::thousand(&args),
+        "acknowledge" => acknowledge::acknowledge(&args),
         "witness" => witness::witness(&args),
         "fork" => fork::fork(&args),
         "fork_with_claim" => fork::fork_with_claim(&args),
