@@ -59,9 +59,6 @@
 #ifndef CALM
 #define CALM (SLEEP_ALONE -> 0 : 3)  /* ticks after the last act of a writer, within which all must have been delivered */
 #endif
-#ifndef HELP_AT_ONCE
-#define HELP_AT_ONCE 4  /* sleepers that the helper wakes in one call; 64 in src/upkeep.rs */
-#endif
 
 #ifdef BUG_WOKEN_TOO_SOON
 #define WOKEN_TOO_SOON 1
@@ -351,7 +348,9 @@ idle:
     :: atomic { asked && running -> asked = 0; mine = turn }
     :: stop -> goto out
     fi;
+#ifdef BUG_HELPER_IN_STEPS
 waking:
+#endif
 #ifdef BUG_COMPLETE_AS_OF_LATER
     event = 0;
 #else
@@ -364,11 +363,16 @@ waking:
     if
     :: atomic {
         running && locked && mine == turn ->
-        futex_wake(mine, HELP_AT_ONCE, n);
+#ifdef BUG_HELPER_IN_STEPS
+        futex_wake(mine, 1, n);
         if
-        :: n == HELP_AT_ONCE -> n = 0; goto waking
+        :: n == 1 -> n = 0; goto waking
         :: else -> n = 0
         fi
+#else
+        futex_wake(mine, FOLLOWERS, n);
+        n = 0
+#endif
        }
     :: atomic { !locked || mine != turn -> goto idle }
     :: stop -> goto out
