@@ -3,14 +3,15 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::format::index::{BLOCK_BYTES, Block};
-use crate::index::{IndexWriter, now_ns};
+use crate::index::IndexWriter;
 use crate::protocol::Pair;
 use crate::scan;
 use crate::sys::file;
@@ -26,7 +27,7 @@ const STEP_BYTES: u64 = 8 * MIB;
 /// Of the mapping by which checksums are taken.
 const WINDOW_BYTES: u64 = 256 * MIB;
 /// An entry for each of these in which records came.
-const SECOND_NS: u64 = 1_000_000_000;
+const SECOND: Duration = Duration::from_secs(1);
 
 /// Ends of blocks on their way from the writer to the helper.
 struct Marks {
@@ -96,11 +97,20 @@ struct State {
     next: Option<Pair>,
     /// It could not be written, and is to be taken away; that has failed so far.
     is_stale: bool,
+    /// When all that was published was covered last. Not by the clock of the entries, which may be set back.
+    covered_all: Instant,
 }
 
 impl Cover {
     pub(crate) fn new(path: &Path, file: Arc<File>, index: Option<IndexWriter>, mapped: bool) -> Cover {
-        let state = index.map(|index| State { index, mapped, window: None, next: None, is_stale: false });
+        let state = index.map(|index| State {
+            index,
+            mapped,
+            window: None,
+            next: None,
+            is_stale: false,
+            covered_all: Instant::now(),
+        });
         Cover { path: path.to_owned(), file, marks: Marks::new(), state: Mutex::new(state) }
     }
 
@@ -116,8 +126,9 @@ impl Cover {
         let mut state = self.state();
         let Some(inner) = fresh(&mut state) else { return false };
         let result = self.step(inner, published).and_then(|more| {
-            let is_due = now_ns().saturating_sub(inner.index.time_ns()) >= SECOND_NS;
+            let is_due = inner.covered_all.elapsed() >= SECOND;
             if !more && is_due && inner.index.covered().count < published.count {
+                inner.covered_all = Instant::now();
                 self.cover_to(inner, published)?;
             }
             if !more {
@@ -125,9 +136,12 @@ impl Cover {
             }
             Ok(more)
         });
-        // Where it cannot be taken away, the flush that needs it tries again; the writer is told by that.
-        result.unwrap_or_else(|_| {
-            let _ = give_up(&mut state);
+        result.unwrap_or_else(|error| {
+            // For want of space it is tried again: what is to be written is kept. The flush that needs it gives it up.
+            if !matches!(&error, Error::Io { source, .. } if source.kind() == ErrorKind::StorageFull) {
+                // Where it cannot be taken away, the flush that needs it tries again; the writer is told by that.
+                let _ = give_up(&mut state);
+            }
             false
         })
     }
@@ -196,6 +210,8 @@ impl Cover {
         let mut state = self.state();
         let Some(inner) = fresh(&mut state) else { return give_up(&mut state).map_err(|error| self.error(error)) };
         let result = self.cover_all(inner, published).and_then(|()| {
+            // Nobody covers more meanwhile: what is not flushed must not lie in front of the mark.
+            debug_assert_eq!(inner.index.covered(), published);
             let written = inner.index.block(mark);
             written
                 .and_then(|()| if flush { inner.index.flush() } else { inner.index.write() })

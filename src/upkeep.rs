@@ -106,7 +106,8 @@ impl Upkeep {
             // What is durable is noted in the index at times, so that a recovery has less to verify.
             Durability::Sync => HEARTBEAT * 2,
         };
-        let is_due = progress.flushed.is_none_or(|flushed| flushed.elapsed() >= interval);
+        let passed = progress.flushed.map_or(interval, |flushed| flushed.elapsed());
+        let is_due = passed >= interval;
         if is_due && self.durable.pair().count < published.count {
             progress.flushed = Some(Instant::now());
             // A failure is told to the writer by `has_failed`, and to followers by the control page.
@@ -120,6 +121,9 @@ impl Upkeep {
         } else if is_due && self.durability == Durability::Sync && progress.noted < published.count {
             (progress.flushed, progress.noted) = (Some(Instant::now()), published.count);
             self.durable.note();
+        } else if !is_due && self.durable.pair().count < published.count {
+            // What came waits no longer than it may.
+            return busy.min(interval - passed);
         }
         busy.min(interval)
     }
@@ -129,17 +133,14 @@ impl Chore for Upkeep {
     fn run(&self) -> Duration {
         self.wake();
         self.page.heartbeat.store(futex::monotonic().as_nanos() as u64, Ordering::Relaxed);
-        let mut published = protocol::try_pair(&self.page.published);
-        loop {
-            let more = self.growth.work_ahead();
-            published = protocol::try_pair(&self.page.published).or(published);
-            let behind = published.is_some_and(|published| self.cover.advance(published));
-            if !more && !behind {
-                break;
-            }
-            // Waking waits for neither.
-            self.wake();
-        }
-        published.map_or(BUSY, |published| self.make_durable(published))
+        // A step of each at a time: neither the other logs of this process nor a flush wait for a writer that never pauses.
+        let more = self.growth.work_ahead();
+        // Beside such a writer not every try meets a pair that stands.
+        let Some(published) = (0..1000).find_map(|_| protocol::try_pair(&self.page.published)) else {
+            return Duration::ZERO;
+        };
+        let behind = self.cover.advance(published);
+        let soon = self.make_durable(published);
+        if more || behind { Duration::ZERO } else { soon }
     }
 }

@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-pub(crate) use writer::{IndexWriter, abandon, now_ns, remove};
+pub(crate) use writer::{IndexWriter, abandon, remove};
 
 use crate::format::index::{ENTRY_BYTES, Entry, Header};
 use crate::format::log::{SIZE_BYTES, number_at};
@@ -164,6 +164,8 @@ impl Index {
         for m in (0..=n).rev() {
             match self.entry(m)? {
                 None => return Ok(None),
+                // The entries in between have no records, so they lie where it ends.
+                Some(before) if m < n && before.end() != (entry.sequence, entry.position) => return Ok(None),
                 Some(before) if before.block().is_some() => {
                     return Ok(is_borne_out(log, &before)?.then_some(Pair { count, end }));
                 }

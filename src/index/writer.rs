@@ -31,7 +31,7 @@ pub(crate) struct IndexWriter {
 }
 
 /// Nanoseconds since 1970.
-pub(crate) fn now_ns() -> u64 {
+fn now_ns() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
 }
 
@@ -79,11 +79,16 @@ impl IndexWriter {
 
     /// Takes over the first `kept` entries of another index, of which the last ends at `covered`.
     pub(crate) fn adopt(&mut self, index: &Index, kept: u64, covered: Pair, time_ns: u64) -> io::Result<()> {
+        let mut written = Ok(());
         index.each(|n, entry| {
-            let entry = entry.filter(|_| n < kept);
-            self.pending.extend(entry.map(|entry| entry.encode()));
-            entry.is_some()
+            let Some(entry) = entry.filter(|_| n < kept) else { return false };
+            self.pending.push(entry.encode());
+            if self.pending.len() >= PENDING_MOST {
+                written = self.write();
+            }
+            written.is_ok()
         })?;
+        written?;
         (self.covered, self.time_ns) = (covered, time_ns);
         self.write()
     }
@@ -91,11 +96,6 @@ impl IndexWriter {
     /// How far it covers the log, with what has not been written yet.
     pub(crate) fn covered(&self) -> Pair {
         self.covered
-    }
-
-    /// When the last entry was made, in nanoseconds since 1970.
-    pub(crate) fn time_ns(&self) -> u64 {
-        self.time_ns
     }
 
     /// Adds a block that begins where the last one ended.
@@ -135,9 +135,16 @@ impl IndexWriter {
         file::flush(&self.file)
     }
 
-    /// Takes the index away: what cannot be written must not be taken for the truth by a recovery. Without an index nothing is discarded.
+    /// Takes the index away: what cannot be written must not be taken for the truth by a recovery. Without an index nothing is
+    /// discarded. Through the descriptor, which needs no space, no right to the directory, and meets no other log's index.
     pub(crate) fn give_up(&self) -> io::Result<()> {
-        remove(&self.path)
+        self.file.set_len(0)?;
+        file::flush(&self.file)?;
+        if file::names(&self.path, Identity::of(&self.file.metadata()?)).unwrap_or(false) {
+            // An empty file serves as well.
+            let _ = std::fs::remove_file(&self.path);
+        }
+        Ok(())
     }
 }
 

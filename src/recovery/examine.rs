@@ -45,6 +45,8 @@ pub(crate) struct Findings {
     pub(crate) durable: Pair,
     /// There was something under the index's name.
     pub(crate) had_index: bool,
+    /// A flush has failed: what is in the cache may never have reached the disk, and looks clean.
+    pub(crate) failed: bool,
 }
 
 /// Examines the log `file`, whose lock the caller holds; `thorough` takes all checksums, also where an opening writer need not.
@@ -59,9 +61,16 @@ pub(crate) fn examine(
     let found = Index::find(&index::path_of(path), Identity::of(metadata), metadata.uid()).map_err(error)?;
     let had_index = !matches!(found, Found::Missing);
     let index = match found {
-        Found::Ours(index) if metadata.len() > 0 => Some(index),
+        Found::Ours(index) => Some(index),
         _ => None,
     };
+    let chain = index.as_ref().map(Chain::of).transpose().map_err(error)?;
+    let failed = page.failed || chain.as_ref().is_some_and(|chain| chain.failed);
+    if failed {
+        // The kernel has marked pages clean that never reached the disk. What nobody has mapped is read from the disk after this.
+        let flushed = file::flush(file).and_then(|()| file::forget_cached(file));
+        flushed.map_err(|error| Error::io("flush, before it is verified, the log", path, error))?;
+    }
     let mut findings = Findings {
         verdict: Verdict::Done,
         counted: 0,
@@ -71,6 +80,7 @@ pub(crate) fn examine(
         time_ns: 0,
         durable: START,
         had_index,
+        failed,
     };
     findings.counted = match scan::stored_count(path, file) {
         Ok(counted) => counted,
@@ -81,13 +91,12 @@ pub(crate) fn examine(
         Err(error) => return Err(error),
     };
     let log = Log { path, file, file_bytes: metadata.len(), counted: findings.counted, thorough };
-    let Some(index) = index else {
+    let (Some(index), Some(chain)) = (index, chain) else {
         findings.verdict = log.without_index(page)?;
         return Ok(findings);
     };
-    let chain = Chain::of(&index).map_err(error)?;
     findings.durable = chain.durable;
-    let (verdict, borne_out) = log.with_index(&index, &chain, page)?;
+    let (verdict, borne_out) = log.with_index(&index, &chain, failed)?;
     findings.verdict = verdict;
     let kept = Chain::up_to(&index, borne_out).map_err(error)?;
     (findings.kept, findings.covered, findings.time_ns) = (kept.entries, kept.covered, kept.time_ns);
@@ -195,7 +204,7 @@ impl Log<'_> {
     }
 
     /// The verdict, and up to where the index stays true.
-    fn with_index(&self, index: &Index, chain: &Chain, page: LastPage) -> Result<(Verdict, Pair)> {
+    fn with_index(&self, index: &Index, chain: &Chain, failed: bool) -> Result<(Verdict, Pair)> {
         if self.thorough {
             let mut proven = START;
             match self.verify(index, chain, true, &mut proven)? {
@@ -220,7 +229,6 @@ impl Log<'_> {
                 return Ok((self.unproven(closed)?, closed));
             }
         }
-        let failed = chain.failed || page.failed;
         let here = Origin::of(self.file);
         let there = chain.run.map(|Run { boot_id, mount_id, namespace, .. }| Origin { boot_id, mount_id, namespace });
         let kept_cache = there.is_some_and(|there| here.has_kept_cache_since(&there));
@@ -232,11 +240,6 @@ impl Log<'_> {
                 (_, prefix, Err(error)) => Verdict::Refuse { error, prefix, evidence },
             };
             return Ok((verdict, chain.covered));
-        }
-        if failed {
-            // The kernel has marked pages clean that never reached the disk: only the disk tells.
-            let flushed = file::flush(self.file).and_then(|()| file::forget_cached(self.file));
-            flushed.map_err(|error| Error::io("flush, before it is verified, the log", self.path, error))?;
         }
         // Where the system hides the boot, nothing tells of a crash of the machine.
         let crashed = failed || there.is_some_and(|there| here.can_be_compared_with(&there));
@@ -261,10 +264,13 @@ impl Log<'_> {
     /// of knowledge speaks against the rest.
     fn verify(&self, index: &Index, chain: &Chain, crashed: bool, borne_out: &mut Pair) -> Result<Verdict> {
         let evidence = Evidence::Verified;
+        // After a run that stored its count only when the records were durable, the count is as good as a checkpoint.
+        let ordered = chain.run.is_some_and(|run| run.ordered);
+        let durable = if ordered { self.counted.max(chain.durable.count) } else { chain.durable.count };
         let mut outcome = Ok(true);
         let read = index.each(|_, entry| {
             let Some(entry) = entry.filter(|entry| entry.block().is_some()) else { return true };
-            outcome = self.prove(borne_out, &entry, chain.durable);
+            outcome = self.prove(borne_out, &entry, durable);
             matches!(outcome, Ok(true))
         });
         read.map_err(|error| Error::io("read the index of", self.path, error))?;
@@ -288,8 +294,7 @@ impl Log<'_> {
         if proven.count >= self.counted {
             return Ok(Verdict::Keep { pair: proven, evidence });
         }
-        if chain.run.is_some_and(|run| run.ordered) {
-            // The count was stored only when its records were durable, so it proves them.
+        if ordered {
             return match self.walk(proven, self.counted) {
                 // It cannot be that a checksum says otherwise because the power failed.
                 _ if self.is_damaged(index, proven)? => refuse(self.damaged(proven), proven, evidence),
@@ -303,16 +308,17 @@ impl Log<'_> {
             return self.unproven(proven);
         }
         let lost = self.counted - proven.count;
-        let reason = format!("no checksum bears out the last {lost} records, which were never flushed to the disk");
+        let reason =
+            format!("no checksum bears out the last {lost} records, and nothing proves that they reached the disk");
         Ok(Verdict::Discard { pair: proven, evidence, reason })
     }
 
     /// Goes on with the proof by one block; `false` where it ends.
-    fn prove(&self, proven: &mut Pair, entry: &Entry, durable: Pair) -> Result<bool> {
+    fn prove(&self, proven: &mut Pair, entry: &Entry, durable: u64) -> Result<bool> {
         let begin = Pair { count: entry.sequence, end: entry.position };
         if begin != *proven {
             // Entries are missing in between. What was durable is believed if it leads to where this one begins.
-            if begin.count > durable.count || begin.count > self.counted || begin.end < proven.end {
+            if begin.count > durable || begin.count > self.counted || begin.end < proven.end {
                 return Ok(false);
             }
             match self.walk(*proven, begin.count) {

@@ -6,7 +6,7 @@ mod examine;
 
 use std::fs::{File, Metadata};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,13 +15,14 @@ pub(crate) use examine::{Findings, Verdict, examine};
 use crate::control::LastPage;
 use crate::error::{Error, Result};
 use crate::format::index::{Block, Run};
-use crate::format::log::HEADER_BYTES;
+use crate::format::log::{COUNT_OFFSET, HEADER_BYTES};
 use crate::index::{self, IndexWriter};
 use crate::protocol::Pair;
 use crate::scan;
 use crate::stat::{Discarded, Evidence, Recovery};
 use crate::sys::file;
 use crate::sys::origin::Origin;
+use crate::units::MIB;
 
 /// What is asked of a recovery.
 #[derive(Clone, Copy, Debug)]
@@ -76,8 +77,12 @@ pub(crate) fn recover(
         file.set_len(pair.end).map_err(|error| Error::io_at("cut the log to its end", path, pair.end, error))?;
     }
     metadata = file::metadata(path, &file)?;
-    let is_new = discarded.is_some() || findings.index.is_none();
-    let history_id = match findings.index.as_ref().filter(|_| !is_new) {
+    if findings.failed && discarded.is_none() {
+        // In the cache it looks clean, wherever it is mapped; written once more it reaches the disk, or the flush fails again.
+        write_again(path, &file, findings.durable.end.min(pair.end), pair)?;
+    }
+    let is_other = discarded.is_some() || findings.index.is_none();
+    let history_id = match findings.index.as_ref().filter(|_| !is_other) {
         Some(index) => index.header.history_id,
         None => file::random_words().map_err(|error| Error::io("read /dev/urandom for", path, error))?,
     };
@@ -88,8 +93,12 @@ pub(crate) fn recover(
         // Readers believe an index of the log's owner alone.
         (None, Some(format!("the log belongs to user {}, and this is user {user}", metadata.uid())))
     } else if wanted.index {
-        let is_flushed = evidence == Evidence::Closed;
-        let index = bring_up(path, &file, &metadata, findings, pair, history_id, is_new, is_flushed, wanted);
+        // In place only where every entry stays true and the last run still tells how to judge the rest, so that a kill in the
+        // midst changes no judgement. Otherwise by a new file, which takes the name when it is whole.
+        let in_place = !is_other
+            && evidence != Evidence::Unproven
+            && findings.index.as_ref().is_some_and(|index| index.entries == findings.kept);
+        let index = bring_up(path, &file, &metadata, findings, pair, history_id, in_place, wanted);
         match index.inspect_err(|_| index::abandon(path)) {
             Ok(index) => (Some(index), None),
             Err(Error::Io { source, .. }) => (None, Some(source.to_string())),
@@ -106,9 +115,27 @@ pub(crate) fn recover(
             removed => removed.map_err(|error| Error::io("remove the index of", path, error))?,
         }
     }
-    let index_rebuilt = is_new && index.is_some() && pair.count > 0 && (had_index || discarded.is_none());
+    let index_rebuilt = is_other && index.is_some() && pair.count > 0 && (had_index || discarded.is_none());
     let report = Recovery { evidence, cut_bytes: cut, discarded, index_rebuilt };
     Ok(Recovered { file, metadata, pair, durable, history_id, epoch: wanted.epoch, index, no_index, report })
+}
+
+/// Writes once more what lies between a place and the end, and the count, and returns when it is on the disk.
+fn write_again(path: &Path, file: &File, from: u64, pair: Pair) -> Result<()> {
+    let error = |error| Error::io_at("write once more, since a flush had failed, the log", path, from, error);
+    let mut piece = vec![0; MIB as usize];
+    let mut at = from;
+    while at < pair.end {
+        let len = (pair.end - at).min(MIB) as usize;
+        let read = file::read_at(file, &mut piece[..len], at).map_err(error)?;
+        if read < len {
+            return Err(error(io::ErrorKind::UnexpectedEof.into()));
+        }
+        file.write_all_at(&piece[..len], at).map_err(error)?;
+        at += len as u64;
+    }
+    file.write_all_at(&pair.count.to_le_bytes(), COUNT_OFFSET).map_err(error)?;
+    file::flush(file).map_err(error)
 }
 
 /// The index, covering all of the log, with the run that begins on the disk.
@@ -120,14 +147,13 @@ fn bring_up(
     findings: Findings,
     pair: Pair,
     history_id: [u64; 2],
-    is_new: bool,
-    is_flushed: bool,
+    in_place: bool,
     wanted: Wanted,
 ) -> Result<IndexWriter> {
     let error = |error: io::Error| Error::io("write the index of", path, error);
     let Findings { index, kept, covered, time_ns, .. } = findings;
     let mut writer = match index {
-        Some(old) if !is_new => IndexWriter::go_on(path, old, kept, covered, time_ns).map_err(error)?,
+        Some(old) if in_place => IndexWriter::go_on(path, old, kept, covered, time_ns).map_err(error)?,
         old => {
             let mut new = IndexWriter::create(path, metadata, history_id).map_err(error)?;
             if let Some(old) = old {
@@ -150,13 +176,13 @@ fn bring_up(
         // From now on the count is taken for durable, so what it counts already has to be.
         file::flush(file).map_err(|error| Error::io("flush the log to the disk", path, error))?;
     }
-    if !is_new && !is_flushed {
+    if in_place && from != pair {
         // What proves the records so far must not reach the disk after a run by whose word the count alone proves nothing.
         writer.flush().map_err(error)?;
     }
     let run = Run { boot_id, mount_id, namespace, epoch: wanted.epoch as u32, ordered: wanted.ordered };
     writer.run(run).map_err(error)?;
     // On the disk before anything is published: what comes after it is not taken for another program's.
-    if is_new { writer.install() } else { writer.flush() }.map_err(error)?;
+    if in_place { writer.flush() } else { writer.install() }.map_err(error)?;
     Ok(writer)
 }

@@ -25,7 +25,7 @@ use crate::error::{Error, Result};
 use crate::format::control::state;
 use crate::format::log::{SIZE_BYTES, next_position};
 use crate::growth::Growth;
-use crate::helper::Employed;
+use crate::helper::{Chore, Employed};
 use crate::protocol::Pair;
 use crate::space::Space;
 use crate::stat::{Recovery, Stat, WriterState};
@@ -197,11 +197,22 @@ impl Writer {
     #[inline(always)]
     fn tell(&mut self, pair: Pair) {
         self.published = pair;
-        if pair.end >= self.mark_at {
-            self.mark_at = self.cover.mark(pair);
-        }
         if self.control.publish(pair) {
             self.wake();
+        }
+        if pair.end >= self.mark_at {
+            self.mark();
+        }
+    }
+
+    /// A block ends here; and where there is no helper thread, this is when its work is done.
+    #[cold]
+    fn mark(&mut self) {
+        self.mark_at = self.cover.mark(self.published);
+        if let Some(work) = &self.work
+            && !work.employed.is_helped()
+        {
+            work.upkeep.run();
         }
     }
 

@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::format::index::BLOCK_BYTES;
 use crate::growth::Growth;
 use crate::helper;
+use crate::index;
 use crate::recovery::{self, Recovered, Wanted};
 use crate::settings::Durability;
 use crate::space::Space;
@@ -66,7 +67,7 @@ impl fmt::Display for Notice {
                 "{}: this file system does not keep reserved space, so records are written with system calls, more slowly",
                 path.display()
             ),
-            Notice::NoHelper => f.write_str("no helper thread could be started, so appends do its work"),
+            Notice::NoHelper => f.write_str("no helper thread could be started, so appends do its work: what they leave is flushed at the next, at sync and at close"),
             Notice::NoIndex { reason } => {
                 write!(f, "no index, so records are sought by a walk and no checksums are kept: {reason}")
             }
@@ -191,8 +192,8 @@ impl WriterOptions {
         if !mapped {
             growth.end();
         }
-        // An index was put beside the log, and the directory flushed.
-        let directory = if recovered.index.is_some() { None } else { file::directory_of(path)? };
+        // Of the file, wherever a link lies that leads to it. Once in each run: an earlier one may have been killed before it came to that.
+        let directory = file::directory_of(&index::real(path))?;
         let cover = Arc::new(Cover::new(path, file.clone(), recovered.index, mapped));
         let durable = Durable::new(file.clone(), control.page(), cover.clone(), durable, directory);
         let durable = Arc::new(durable);
