@@ -22,7 +22,8 @@ use std::time::{Duration, Instant};
 use immuta::{Durability, Error, Evidence, ReadMode, Start};
 use support::content::{Random, payload};
 use support::forge::{ENTRY, Image, index_path, put_page, seal};
-use support::{Log, bounded, checked_parse, encode, rounds, until};
+use support::process::Helper;
+use support::{Log, bounded, checked_parse, encode, rounds, take, until};
 
 /// The largest request for memory since it was last looked at.
 static LARGEST: AtomicUsize = AtomicUsize::new(0);
@@ -322,6 +323,27 @@ fn live_round(seeds: &Seeds, seed: u64) {
     }
     writer.close().unwrap();
     assert!(log.bytes() == encode(&model), "whatever its page says, the writer knows what it wrote");
+}
+
+/// Of a writer that was killed: it says nothing that the log contradicts, but for the one word that followers go by.
+#[test]
+fn a_page_whose_end_lies_beyond_the_file_is_not_followed() {
+    for (at, end) in [(384, 1 << 40), (1536, 1 << 40), (384, u64::MAX)] {
+        let log = Log::new();
+        let mut killed = Helper::start("hold", &log, "records=3");
+        killed.expect("holding");
+        killed.kill();
+        let mut page = std::fs::read(log.page()).unwrap();
+        page[at..at + 8].copy_from_slice(&u64::to_le_bytes(end));
+        std::fs::write(log.page(), page).unwrap();
+        for mode in [ReadMode::Mapped, ReadMode::Auto, ReadMode::Pread] {
+            let mut tailer = log.reader_options().read_mode(mode).open(&log.path).unwrap().tail(0).unwrap();
+            assert_eq!(take(&mut tailer, 3).len(), 3);
+            assert!(matches!(tailer.next_timeout(Duration::from_millis(300)), Err(Error::TimedOut { .. })), "{mode:?}");
+        }
+        let durable = log.reader_options().durable(true).open(&log.path).unwrap().tail(0);
+        assert!(matches!(durable, Err(Error::DurableUnknown { .. })), "end {end} at {at}: {durable:?}");
+    }
 }
 
 fn run(first: u64, most: u64, limit: Duration) -> u64 {
