@@ -1,6 +1,7 @@
 //! Keeping the index up with the log: the writer marks where blocks end, and the helper thread, or the writer where it
 //! has to, takes their checksums. On the hot path that is one comparison.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -28,13 +29,19 @@ const WINDOW_BYTES: u64 = 256 * MIB;
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// Ends of blocks on their way from the writer to the helper.
-#[derive(Debug)]
 struct Marks {
     slots: Vec<[AtomicU64; 2]>,
     /// How many were taken; stored under the lock of the state.
     taken: AtomicU64,
     /// How many were put in; stored by the writer.
     put: AtomicU64,
+}
+
+impl fmt::Debug for Marks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the slots: there are a thousand.
+        f.debug_struct("Marks").field("taken", &self.taken).field("put", &self.put).finish_non_exhaustive()
+    }
 }
 
 impl Marks {
@@ -87,11 +94,13 @@ struct State {
     window: Option<Window>,
     /// A mark that was taken and lies beyond what one step covers, or beyond what was known to be published.
     next: Option<Pair>,
+    /// It could not be written, and is to be taken away; that has failed so far.
+    is_stale: bool,
 }
 
 impl Cover {
     pub(crate) fn new(path: &Path, file: Arc<File>, index: Option<IndexWriter>, mapped: bool) -> Cover {
-        let state = index.map(|index| State { index, mapped, window: None, next: None });
+        let state = index.map(|index| State { index, mapped, window: None, next: None, is_stale: false });
         Cover { path: path.to_owned(), file, marks: Marks::new(), state: Mutex::new(state) }
     }
 
@@ -105,7 +114,7 @@ impl Cover {
     /// Covers whole blocks, and once a second what there is; `true` where there is more to do. For the helper thread.
     pub(crate) fn advance(&self, published: Pair) -> bool {
         let mut state = self.state();
-        let Some(inner) = state.as_mut() else { return false };
+        let Some(inner) = fresh(&mut state) else { return false };
         let result = self.step(inner, published).and_then(|more| {
             let is_due = now_ns().saturating_sub(inner.index.time_ns()) >= SECOND_NS;
             if !more && is_due && inner.index.covered().count < published.count {
@@ -116,7 +125,7 @@ impl Cover {
             }
             Ok(more)
         });
-        // A failure that lasts is found by the flush that needs the index; the writer is told by that.
+        // Where it cannot be taken away, the flush that needs it tries again; the writer is told by that.
         result.unwrap_or_else(|_| {
             let _ = give_up(&mut state);
             false
@@ -185,7 +194,7 @@ impl Cover {
     /// Where the index can be neither written nor taken away: then it would say less than what is promised.
     pub(crate) fn checkpoint(&self, published: Pair, mark: Block, flush: bool) -> Result<()> {
         let mut state = self.state();
-        let Some(inner) = state.as_mut() else { return Ok(()) };
+        let Some(inner) = fresh(&mut state) else { return give_up(&mut state).map_err(|error| self.error(error)) };
         let result = self.cover_all(inner, published).and_then(|()| {
             let written = inner.index.block(mark);
             written
@@ -201,17 +210,17 @@ impl Cover {
     /// Covers all that is published, before it is flushed.
     pub(crate) fn complete(&self, published: Pair) {
         let mut state = self.state();
-        if let Some(inner) = state.as_mut()
+        if let Some(inner) = fresh(&mut state)
             && self.cover_all(inner, published).and_then(|()| inner.index.write().map_err(|e| self.error(e))).is_err()
         {
-            // Found again, and told, by the checkpoint that follows where the index cannot be taken away.
+            // Tried again, and told, by the checkpoint that follows where the index cannot be taken away.
             let _ = give_up(&mut state);
         }
     }
 
     /// Says that a flush has failed, where it can be said.
     pub(crate) fn note_failure(&self) {
-        if let Some(inner) = self.state().as_mut() {
+        if let Some(inner) = fresh(&mut self.state()) {
             // The control page says the same.
             let _ = inner.index.block(Block { failed: true, ..Block::default() }).and_then(|()| inner.index.write());
         }
@@ -232,10 +241,18 @@ impl Cover {
     }
 }
 
-/// Goes on without the index.
+/// The index, while it says all that it should.
+fn fresh(state: &mut Option<State>) -> Option<&mut State> {
+    state.as_mut().filter(|state| !state.is_stale)
+}
+
+/// Goes on without the index. Where it cannot be removed, it stays stale: then nothing more may be called durable, since a
+/// recovery would believe it.
 fn give_up(state: &mut Option<State>) -> io::Result<()> {
-    match state.take() {
-        Some(state) => state.index.give_up(),
-        None => Ok(()),
+    if let Some(inner) = state {
+        inner.is_stale = true;
+        inner.index.give_up()?;
     }
+    *state = None;
+    Ok(())
 }

@@ -132,10 +132,12 @@ impl Opened {
     /// A page that says more than the file belongs to another history of it. The page is looked at first: the file is
     /// never behind it.
     fn agrees(&self, view: &ControlView) -> bool {
-        let Some(pair) = view.pair() else { return true };
+        // Followers go by the end alone, and touch what lies below it.
+        let end = [false, true].map(|durable| protocol::end(view.extent(durable))).into_iter().max().unwrap_or(0);
+        let pair = view.pair().unwrap_or(Pair { count: 0, end });
         let file_bytes = self.lend().and_then(|file| Ok(file::metadata(&self.path, &file)?.len()));
         self.count().is_ok_and(|count| pair.count <= count)
-            && file_bytes.is_ok_and(|bytes| pair.end <= bytes.max(HEADER_BYTES))
+            && file_bytes.is_ok_and(|bytes| pair.end.max(end) <= bytes.max(HEADER_BYTES))
     }
 
     /// Whether a writer holds its lock.

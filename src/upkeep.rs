@@ -16,8 +16,6 @@ use crate::sys::futex;
 use crate::sys::map::{Mapping, View};
 use crate::units::{HEARTBEAT, PAGE};
 
-/// How many sleepers the helper wakes in one call: it can be seen to after each.
-const WAKE_AT_ONCE: u32 = 64;
 /// How soon the helper looks again while records come.
 const BUSY: Duration = Duration::from_millis(10);
 
@@ -90,14 +88,11 @@ impl Upkeep {
     }
 
     fn wake_all(&self) {
-        loop {
-            let event = protocol::commit(&self.page.published);
-            if futex::wake(&self.page.published.commit, WAKE_AT_ONCE) < WAKE_AT_ONCE {
-                // Complete as of an event before the call: who falls asleep later compares with that one or a later one.
-                self.woken.fetch_max(event, Ordering::Release);
-                return;
-            }
-        }
+        let event = protocol::commit(&self.page.published);
+        // All in one call: where some are woken at a time, as many may be asleep again before the next call, without end.
+        futex::wake(&self.page.published.commit, i32::MAX as u32);
+        // Complete as of an event before the call: who falls asleep later compares with that one or a later one.
+        self.woken.fetch_max(event, Ordering::Release);
     }
 
     /// Flushes, or notes what is durable, when it is time; returns how soon it wants to look again.

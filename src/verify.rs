@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::format::index::Entry;
-use crate::format::log::HEADER_BYTES;
+use crate::format::log::{COUNT_OFFSET, HEADER_BYTES};
 use crate::index::{Found, Index};
 use crate::protocol::Pair;
 use crate::reader::Reader;
@@ -154,7 +154,7 @@ impl Check<'_> {
         // A writer that begins says so: without an entry it was cut.
         let (mut at, mut state) =
             ((0, HEADER_BYTES), if index.entries == 0 { IndexState::Damaged } else { IndexState::Ok });
-        let mut goes_on = true;
+        let (mut goes_on, mut durable) = (true, 0);
         let read = index.each(|_, entry| {
             let Some(entry) = entry else {
                 state = IndexState::Damaged;
@@ -164,6 +164,9 @@ impl Check<'_> {
                 state = IndexState::Damaged;
             }
             at = entry.end();
+            if entry.is_durable() && at.0 > durable {
+                durable = at.0;
+            }
             // Blocks beyond the count are of a log that was put back; those after a gap still say what they cover.
             if goes_on && entry.block().is_some() && at.0 <= self.count {
                 goes_on = each(self, &entry);
@@ -171,6 +174,11 @@ impl Check<'_> {
             true
         });
         read.map_err(|error| Error::io("read the index of", self.path, error))?;
+        if self.count < durable && self.failed.is_none() {
+            // No block tells, since those beyond the count are not looked at.
+            let message = format!("the count says {} records, and {durable} were durable", self.count);
+            self.failed = Some(Problem { sequence: None, position: COUNT_OFFSET, message });
+        }
         Ok(state)
     }
 

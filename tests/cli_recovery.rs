@@ -191,6 +191,26 @@ fn repair_keeps_what_can_be_kept_of_a_damaged_log() {
     }
 }
 
+/// In a block that an opening writer does not look at: what verify finds, repair finds.
+#[test]
+fn repair_takes_all_checksums() {
+    let (log, all) = (Log::new(), records(60));
+    for part in all.chunks(20) {
+        closed(&log, part);
+    }
+    let mut image = Image::take(&log);
+    image.log[positions(&all)[30] as usize + 8] ^= 1;
+    for boot in [false, true] {
+        let image = if boot { image.clone().of_another_boot() } else { image.clone() };
+        image.put(&log);
+        assert_eq!(run(&log, &["verify", "events.log"]).status.code(), Some(5));
+        assert_eq!(run(&log, &["repair", "--dry-run", "events.log"]).status.code(), Some(5));
+        assert!(text(&log, &["repair", "--yes", "events.log"]).contains("20 records"));
+        assert_eq!(log.bytes(), encode(&all[..20]));
+        assert!(text(&log, &["verify", "events.log"]).contains("all checksums right"));
+    }
+}
+
 #[test]
 fn verify_tells_records_from_the_index() {
     let (log, all) = (Log::new(), records(40));

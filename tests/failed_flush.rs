@@ -4,9 +4,11 @@
 
 mod support;
 
-use immuta::{Durability, Error, Start, WriterState};
+use std::time::Duration;
+
+use immuta::{Durability, Error, Evidence, Start, WriterState};
 use support::mount::Mount;
-use support::{Log, is_root, skip};
+use support::{Log, is_root, skip, until};
 
 #[test]
 fn a_failed_flush_ends_the_writer_and_is_told_to_followers() {
@@ -43,4 +45,33 @@ fn a_failed_flush_ends_the_writer_and_is_told_to_followers() {
     assert!(matches!(tailer.try_next(), Ok(None) | Err(Error::Io { .. })));
     assert!(matches!(writer.close(), Err(Error::Failed { .. })));
     assert_eq!(tailer.writer().unwrap(), WriterState::Failed);
+}
+
+/// Nobody has called anything: the flush that fails is the helper's. What the next writer believes is what the disk has.
+#[test]
+fn a_flush_that_fails_in_the_background_is_told_and_the_next_writer_asks_the_disk() {
+    if !is_root() {
+        return;
+    }
+    let Some(mount) = Mount::ext4(24 << 20) else { return skip("no ext4 in a file can be mounted here") };
+    let log = Log::at(mount.dir.join("events.log"));
+    let interval = Durability::Interval(Duration::from_millis(20));
+    let mut writer = log.writer_options().durability(interval).open(&log.path).unwrap();
+    writer.append(b"durable").unwrap();
+    until("it is durable", || writer.durable() == 1);
+    let mut tailer = log.reader().tail(Start::Beginning).unwrap();
+    assert_eq!(tailer.next().unwrap().unwrap().payload(), b"durable");
+    mount.cut_power();
+    writer.append(b"published, and never durable").unwrap();
+    until("the followers are told", || tailer.writer().unwrap() == WriterState::Failed);
+    assert_eq!(writer.durable(), 1);
+    assert!(matches!(writer.append(b"never"), Err(Error::Failed { .. })));
+    assert!(matches!(writer.close(), Err(Error::Failed { .. })));
+    drop(tailer);
+    mount.restore_power();
+    let writer = log.writer();
+    let stat = writer.stat().unwrap();
+    assert_eq!(stat.recovery.unwrap().evidence, Evidence::Verified);
+    writer.close().unwrap();
+    assert_eq!(log.parse(), [b"durable"], "what was durable is there, and nothing that was never appended");
 }

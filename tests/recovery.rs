@@ -186,7 +186,7 @@ fn damage_beyond_the_last_checkpoint_is_set_aside() {
     assert!(discarded.reason.contains("checksum"), "{}", discarded.reason);
     // The bytes, without the zeros behind them, in a file of its own.
     let side = std::fs::read(&discarded.path).unwrap();
-    assert_eq!(side_files(&log), [discarded.path.clone()]);
+    assert_eq!(side_files(&log), std::slice::from_ref(&discarded.path));
     assert!(discarded.path.file_name().unwrap().to_str().unwrap().starts_with("events.log.lost-"));
     assert!(
         before[at[kept] as usize..].starts_with(&side)
@@ -319,6 +319,29 @@ fn without_an_index_the_walk_decides() {
     image.set_count(1 << 40);
     put(&image);
     is_refused(&log, 0, "count");
+}
+
+/// The zeros that a writer reserves look like empty records: no repair keeps them.
+#[test]
+fn a_repair_keeps_no_record_that_was_never_appended() {
+    let (log, all) = (Log::new(), [records(40), vec![b"the last".to_vec()]].concat());
+    let mut image = killed(&log, &all, 20);
+    image.set_count(1 << 40);
+    for image in [image.clone(), image.of_another_boot()] {
+        for index in [true, false] {
+            image.put(&log);
+            if !index {
+                std::fs::remove_file(index_path(&log)).unwrap();
+            }
+            assert!(
+                matches!(open(&log), Err(Error::Damaged { .. })) || index,
+                "such a count is refused, or not believed"
+            );
+            let repair = log.writer_options().repair(&log.path, false).unwrap();
+            assert_eq!((repair.records, log.parse().len()), (41, 41), "index {index}: {repair:?}");
+            assert!(log.bytes() == encode(&all));
+        }
+    }
 }
 
 /// In `Sync` the count on the disk never leads, so it proves what the index does not cover.

@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-pub(crate) use writer::{IndexWriter, now_ns, remove, remove_unfinished};
+pub(crate) use writer::{IndexWriter, abandon, now_ns, remove};
 
 use crate::format::index::{ENTRY_BYTES, Entry, Header};
 use crate::format::log::{SIZE_BYTES, number_at};
@@ -32,7 +32,7 @@ pub(crate) struct Index {
 #[derive(Debug)]
 pub(crate) enum Found {
     Missing,
-    /// Of another file or another user: the log was copied, restored or replaced.
+    /// Of another file or another user, or out of reach: the log was copied, restored or replaced.
     Foreign,
     Damaged,
     Ours(Index),
@@ -64,7 +64,10 @@ impl Index {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Missing),
             // A link, a socket: nothing that a writer of this log has made.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENXIO)) => return Ok(Found::Foreign),
+            // Neither is one that this user may not read: whoever may make files beside the log must not keep its writer from starting.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENXIO | libc::EACCES)) => {
+                return Ok(Found::Foreign);
+            }
             Err(error) => return Err(error),
         };
         let metadata = file.metadata()?;

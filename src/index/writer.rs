@@ -15,6 +15,9 @@ use crate::sys::file::{self, Identity};
 /// Entries that are written at once, and the most that wait in memory.
 const PENDING_MOST: usize = 64;
 
+/// The name of a new index until it is whole.
+const NEW: &str = ".idx.new";
+
 /// The index of a log that is being written.
 #[derive(Debug)]
 pub(crate) struct IndexWriter {
@@ -35,7 +38,7 @@ pub(crate) fn now_ns() -> u64 {
 impl IndexWriter {
     /// A new index, not under its name yet.
     pub(crate) fn create(log: &Path, metadata: &Metadata, history_id: [u64; 2]) -> io::Result<IndexWriter> {
-        let path = beside(log, ".idx.new");
+        let path = beside(log, NEW);
         let create = || OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
         let file = create().or_else(|error| match error.kind() {
             // Only the holder of the writer's lock comes here: it is the leftover of one that was killed.
@@ -133,15 +136,14 @@ impl IndexWriter {
     }
 
     /// Takes the index away: what cannot be written must not be taken for the truth by a recovery. Without an index nothing is discarded.
-    pub(crate) fn give_up(self) -> io::Result<()> {
+    pub(crate) fn give_up(&self) -> io::Result<()> {
         remove(&self.path)
     }
 }
 
-/// Removes a new index that did not come under its name.
-pub(crate) fn remove_unfinished(log: &Path) {
-    // What stays is removed by the next writer, or is not ours.
-    let _ = std::fs::remove_file(beside(log, ".idx.new"));
+/// Removes what a failed attempt has left of a new index of this log, so that it takes no space.
+pub(crate) fn abandon(log: &Path) {
+    let _ = std::fs::remove_file(beside(log, NEW)); // The next attempt removes it, too.
 }
 
 /// Removes an index, for good.

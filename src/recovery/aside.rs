@@ -15,9 +15,22 @@ use crate::sys::file::{self, read_at};
 use crate::sys::locks;
 use crate::units::MIB;
 
+/// Names of the copies until they are whole.
+const KEPT: &str = ".recovered";
+const LOST: &str = ".lost.new";
+
 /// Puts a new file with the records up to `pair` in the place of `old`, locked; returns it and the name of the side file.
 pub(super) fn set_aside(path: &Path, old: &File, metadata: &Metadata, pair: Pair) -> Result<(File, PathBuf)> {
-    let kept = index::beside(path, ".recovered");
+    copy_apart(path, old, metadata, pair).inspect_err(|_| {
+        // Where the disk is full, half a copy should not take the last of it. What cannot be removed is so by the next attempt.
+        for suffix in [KEPT, LOST] {
+            let _ = std::fs::remove_file(index::beside(path, suffix));
+        }
+    })
+}
+
+fn copy_apart(path: &Path, old: &File, metadata: &Metadata, pair: Pair) -> Result<(File, PathBuf)> {
+    let kept = index::beside(path, KEPT);
     let error = |error| Error::io("copy what can be kept of", path, error);
     let new = create(&kept, metadata).map_err(error)?;
     // Nobody else knows the file.
@@ -32,7 +45,7 @@ pub(super) fn set_aside(path: &Path, old: &File, metadata: &Metadata, pair: Pair
 
     let lost = lost_name(path, metadata);
     let error = |error| Error::io("set aside what cannot be kept of", path, error);
-    let temporary = index::beside(path, ".lost.new");
+    let temporary = index::beside(path, LOST);
     let side = create(&temporary, metadata).map_err(error)?;
     copy(old, &side, begin, end_of_bytes(old, begin).map_err(error)?).map_err(error)?;
     side.sync_all().map_err(error)?;

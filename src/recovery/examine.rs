@@ -47,8 +47,14 @@ pub(crate) struct Findings {
     pub(crate) had_index: bool,
 }
 
-/// Examines the log `file`, whose lock the caller holds.
-pub(crate) fn examine(path: &Path, file: &File, metadata: &Metadata, page: LastPage) -> Result<Findings> {
+/// Examines the log `file`, whose lock the caller holds; `thorough` takes all checksums, also where an opening writer need not.
+pub(crate) fn examine(
+    path: &Path,
+    file: &File,
+    metadata: &Metadata,
+    page: LastPage,
+    thorough: bool,
+) -> Result<Findings> {
     let error = |error| Error::io("read the index of", path, error);
     let found = Index::find(&index::path_of(path), Identity::of(metadata), metadata.uid()).map_err(error)?;
     let had_index = !matches!(found, Found::Missing);
@@ -74,7 +80,7 @@ pub(crate) fn examine(path: &Path, file: &File, metadata: &Metadata, page: LastP
         }
         Err(error) => return Err(error),
     };
-    let log = Log { path, file, file_bytes: metadata.len(), counted: findings.counted };
+    let log = Log { path, file, file_bytes: metadata.len(), counted: findings.counted, thorough };
     let Some(index) = index else {
         findings.verdict = log.without_index(page)?;
         return Ok(findings);
@@ -163,6 +169,7 @@ struct Log<'a> {
     file: &'a File,
     file_bytes: u64,
     counted: u64,
+    thorough: bool,
 }
 
 impl Log<'_> {
@@ -189,6 +196,15 @@ impl Log<'_> {
 
     /// The verdict, and up to where the index stays true.
     fn with_index(&self, index: &Index, chain: &Chain, page: LastPage) -> Result<(Verdict, Pair)> {
+        if self.thorough {
+            let mut proven = START;
+            match self.verify(index, chain, true, &mut proven)? {
+                Verdict::Keep { .. } => {}
+                // Where nothing contradicts the rest, how the last writer ended decides, as always.
+                Verdict::Discard { pair, .. } if !self.is_damaged(index, pair)? => {}
+                damaged => return Ok((damaged, proven)),
+            }
+        }
         let error = |error| Error::io_at("read the log", self.path, chain.covered.end, error);
         let is_borne_out = match &chain.last_block {
             Some(block) => is_borne_out(self.file, block).map_err(error)?,
@@ -212,7 +228,8 @@ impl Log<'_> {
             let evidence = Evidence::ProcessCrash;
             let verdict = match self.walk(chain.covered, self.counted) {
                 (pair, _, Ok(())) => Verdict::Keep { pair, evidence },
-                (prefix, _, Err(error)) => Verdict::Refuse { error, prefix, evidence },
+                // Reserved zeros look like empty records.
+                (_, prefix, Err(error)) => Verdict::Refuse { error, prefix, evidence },
             };
             return Ok((verdict, chain.covered));
         }
@@ -274,8 +291,11 @@ impl Log<'_> {
         if chain.run.is_some_and(|run| run.ordered) {
             // The count was stored only when its records were durable, so it proves them.
             return match self.walk(proven, self.counted) {
+                // It cannot be that a checksum says otherwise because the power failed.
+                _ if self.is_damaged(index, proven)? => refuse(self.damaged(proven), proven, evidence),
                 (pair, _, Ok(())) => Ok(Verdict::Keep { pair, evidence }),
-                (prefix, _, Err(error)) => refuse(error, prefix, evidence),
+                // Reserved zeros look like empty records.
+                (_, last_full, Err(error)) => refuse(error, last_full, evidence),
             };
         }
         if (chain.damaged || chain.run.is_none() || !crashed) && !self.is_damaged(index, proven)? {

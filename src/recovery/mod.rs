@@ -58,7 +58,7 @@ pub(crate) fn recover(
     page: LastPage,
     wanted: Wanted,
 ) -> Result<Recovered> {
-    let mut findings = examine(path, &file, &metadata, page)?;
+    let mut findings = examine(path, &file, &metadata, page, wanted.repair)?;
     let (pair, evidence, cut, discard) = match std::mem::replace(&mut findings.verdict, Verdict::Done) {
         Verdict::Keep { pair, evidence } => (pair, evidence, metadata.len().saturating_sub(pair.end), None),
         Verdict::Discard { pair, evidence, reason } => (pair, evidence, 0, Some(reason)),
@@ -88,12 +88,11 @@ pub(crate) fn recover(
         // Readers believe an index of the log's owner alone.
         (None, Some(format!("the log belongs to user {}, and this is user {user}", metadata.uid())))
     } else if wanted.index {
-        match bring_up(path, &file, &metadata, findings, pair, history_id, is_new, wanted) {
+        let is_flushed = evidence == Evidence::Closed;
+        let index = bring_up(path, &file, &metadata, findings, pair, history_id, is_new, is_flushed, wanted);
+        match index.inspect_err(|_| index::abandon(path)) {
             Ok(index) => (Some(index), None),
-            Err(Error::Io { source, .. }) => {
-                index::remove_unfinished(path);
-                (None, Some(source.to_string()))
-            }
+            Err(Error::Io { source, .. }) => (None, Some(source.to_string())),
             Err(error) => return Err(error),
         }
     } else {
@@ -122,6 +121,7 @@ fn bring_up(
     pair: Pair,
     history_id: [u64; 2],
     is_new: bool,
+    is_flushed: bool,
     wanted: Wanted,
 ) -> Result<IndexWriter> {
     let error = |error: io::Error| Error::io("write the index of", path, error);
@@ -149,6 +149,10 @@ fn bring_up(
     if wanted.ordered {
         // From now on the count is taken for durable, so what it counts already has to be.
         file::flush(file).map_err(|error| Error::io("flush the log to the disk", path, error))?;
+    }
+    if !is_new && !is_flushed {
+        // What proves the records so far must not reach the disk after a run by whose word the count alone proves nothing.
+        writer.flush().map_err(error)?;
     }
     let run = Run { boot_id, mount_id, namespace, epoch: wanted.epoch as u32, ordered: wanted.ordered };
     writer.run(run).map_err(error)?;

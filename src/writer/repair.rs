@@ -43,7 +43,7 @@ impl WriterOptions {
     fn look(&self, path: &Path) -> Result<Repair> {
         let (file, metadata) = open_locked(path, None)?;
         let page = last_page(path, &Subject::new(&metadata, self.control_dir.as_deref()))?;
-        let findings = recovery::examine(path, &file, &metadata, page)?;
+        let findings = recovery::examine(path, &file, &metadata, page, true)?;
         locks::unlock(&file).map_err(|error| Error::io("unlock the log", path, error))?;
         let (Pair { count: records, end }, problem) = match findings.verdict {
             Verdict::Keep { pair, .. } => (pair, None),

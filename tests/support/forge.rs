@@ -113,11 +113,27 @@ pub fn forget_pages(log: &Log) {
 /// Makes the header name this log's inode, if it is a header.
 fn belongs_to(index: &mut [u8], log: &Log) {
     let Some(header) = index.get_mut(..ENTRY).filter(|header| is_sealed(header)) else { return };
+    let [_, inode, birth_ns] = identity(log);
+    header[32..40].copy_from_slice(&inode.to_le_bytes());
+    header[40..48].copy_from_slice(&birth_ns.to_le_bytes());
+    seal(header);
+}
+
+/// Puts a control page and its doorbell under their names, as those of this log.
+pub fn put_page(log: &Log, page: &[u8], bell: &[u8]) {
+    let mut page = page.to_vec();
+    for (at, number) in [24, 32, 40].into_iter().zip(identity(log)) {
+        page[at..at + 8].copy_from_slice(&number.to_le_bytes());
+    }
+    std::fs::write(log.page(), page).expect("the control page");
+    std::fs::write(log.bell(), bell).expect("the doorbell");
+}
+
+/// Device, inode, and time of birth.
+fn identity(log: &Log) -> [u64; 3] {
     let metadata = std::fs::metadata(&log.path).expect("the log's identity");
     let birth = metadata.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-    header[32..40].copy_from_slice(&metadata.ino().to_le_bytes());
-    header[40..48].copy_from_slice(&birth.map_or(0, |age| age.as_nanos() as u64).to_le_bytes());
-    seal(header);
+    [metadata.dev(), metadata.ino(), birth.map_or(0, |age| age.as_nanos() as u64)]
 }
 
 pub fn number(bytes: &[u8], at: usize) -> u64 {
@@ -128,6 +144,7 @@ fn is_sealed(entry: &[u8]) -> bool {
     entry[60..] == crc32c::crc32c(&entry[..60]).to_le_bytes()
 }
 
+/// Gives an entry, or a header, the checksum of what it says.
 pub fn seal(entry: &mut [u8]) {
     let crc = crc32c::crc32c(&entry[..60]);
     entry[60..].copy_from_slice(&crc.to_le_bytes());

@@ -1,9 +1,11 @@
 //! The other processes of the integration tests: `test_helper ROLE key=value…`. Prints lines, takes lines; an error ends it
 //! with a panic on stderr, which its test sees as a failure.
 
+mod acknowledge;
 mod content;
 mod follow;
 mod fork;
+mod hostile;
 mod limits;
 mod moves;
 mod produce;
@@ -31,6 +33,7 @@ fn main() {
         "hold" => produce::hold(&args),
         "die" => produce::die(&args),
         "thousand" => produce::thousand(&args),
+        "acknowledge" => acknowledge::acknowledge(&args),
         "witness" => witness::witness(&args),
         "fork" => fork::fork(&args),
         "fork_with_claim" => fork::fork_with_claim(&args),
@@ -40,6 +43,7 @@ fn main() {
         "follow_with_fewer_rights" => moves::follow_with_fewer_rights(&args),
         "write_alone" => moves::write_alone(&args),
         "few_descriptors" => limits::few_descriptors(&args),
+        "hostile" => hostile::hostile(&args),
         "file_size" => limits::file_size(&args),
         "open" => limits::open(&args),
         _ => panic!("no such role: {role}"),
@@ -64,7 +68,7 @@ impl Args {
 
     fn writer(&self) -> WriterOptions {
         let mut options = WriterOptions::new();
-        options.control_dir(self.text("control"));
+        options.control_dir(self.text("control")).doorbell_mode(self.number("bell_mode", 0o600));
         if self.has("window") {
             options.window(self.number("window", 0));
         }

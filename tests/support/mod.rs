@@ -111,6 +111,26 @@ pub fn parse(bytes: &[u8]) -> Vec<Vec<u8>> {
     records
 }
 
+/// What is in the file, and whether all that it counts is there. `None`: not even the count can be believed.
+pub fn checked_parse(bytes: &[u8]) -> Option<(Vec<&[u8]>, bool)> {
+    if bytes.is_empty() {
+        return Some((Vec::new(), true));
+    }
+    let number = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at.checked_add(8)?)?.try_into().unwrap()));
+    let count = number(0)?;
+    if count > (bytes.len() as u64 - 8) / 8 {
+        return None;
+    }
+    let (mut records, mut at) = (Vec::new(), 8);
+    for _ in 0..count {
+        let payload = number(at).and_then(|size| bytes.get(at + 8..(at + 8).checked_add(usize::try_from(size).ok()?)?));
+        let Some(payload) = payload else { return Some((records, false)) };
+        records.push(payload);
+        at += 8 + payload.len();
+    }
+    Some((records, true))
+}
+
 /// The exact file that holds these records.
 pub fn encode<T: AsRef<[u8]>>(records: &[T]) -> Vec<u8> {
     let mut bytes = (records.len() as u64).to_le_bytes().to_vec();

@@ -32,7 +32,7 @@ impl Mount {
     }
 
     fn in_a_file(bytes: u64, make: &[&str]) -> Option<Mount> {
-        let (place, dir) = place();
+        let (place, dir) = place_in(&fast(bytes));
         let image = place.path().join("image");
         std::fs::File::create(&image).and_then(|file| file.set_len(bytes)).expect("an image file");
         let made =
@@ -91,6 +91,21 @@ impl Mount {
         take_all_space(&path);
         path
     }
+
+    /// Removes it; returns once the space can be had, which on ext4 is when its journal says so.
+    pub fn give_back(&self, filler: &Path) {
+        let _ = std::fs::remove_file(filler);
+        std::fs::File::open(&self.dir).and_then(|dir| dir.sync_all()).expect("to flush the directory");
+    }
+
+    /// The same, but leaves `free` bytes.
+    pub fn fill_but(&self, free: u64) -> PathBuf {
+        let path = self.fill();
+        let file = std::fs::OpenOptions::new().write(true).open(&path).expect("the filler");
+        let bytes = file.metadata().expect("the filler's size").len();
+        file.set_len(bytes.saturating_sub(free)).and_then(|()| file.sync_all()).expect("a smaller filler");
+        path
+    }
 }
 
 impl Drop for Mount {
@@ -100,8 +115,19 @@ impl Drop for Mount {
     }
 }
 
+/// A directory in memory, where there is plenty: a flush of a file system there waits for no disk that others use.
+fn fast(bytes: u64) -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    let free = nix::sys::statvfs::statvfs(memory).map_or(0, |stat| stat.blocks_available() * stat.fragment_size());
+    if free > 8 * bytes { memory.to_owned() } else { std::env::temp_dir() }
+}
+
 fn place() -> (TempDir, PathBuf) {
-    let place = tempfile::tempdir().expect("a temporary directory");
+    place_in(&std::env::temp_dir())
+}
+
+fn place_in(parent: &Path) -> (TempDir, PathBuf) {
+    let place = tempfile::tempdir_in(parent).expect("a temporary directory");
     let dir = place.path().join("mount");
     std::fs::create_dir(&dir).expect("a directory to mount on");
     (place, dir)

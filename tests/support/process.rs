@@ -106,6 +106,12 @@ impl Helper {
         self.child.wait().expect("a child can be waited for");
     }
 
+    /// Kills it; returns what it has said that nobody has read.
+    pub fn last_words(&mut self) -> Vec<String> {
+        self.kill();
+        self.lines.iter().collect()
+    }
+
     /// Returns once it has ended by itself.
     pub fn wait(&mut self) -> ExitStatus {
         let mut status = None;

@@ -44,6 +44,7 @@ pub fn produce(args: &Args) {
 
 /// Opens the log, appends `records` short ones, says `holding TOTAL`, and holds it until the end of input.
 pub fn hold(args: &Args) {
+    args.become_user();
     let mut writer = args.writer().open(args.text("log")).expect("the log opens");
     for n in 0..args.number("records", 0u64) {
         writer.append(format!("record {n}").as_bytes()).expect("a record");
