@@ -93,8 +93,8 @@ pub(crate) fn open_plain(path: &Path, write: bool) -> Result<File, Doubt> {
             _ => Doubt::Refused(error),
         }
     })?;
-    let fits = file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() >= PAGE_BYTES);
-    if fits { Ok(file) } else { Err(Doubt::NoPage) }
+    let metadata = file.metadata().map_err(Doubt::Refused)?;
+    if metadata.is_file() && metadata.len() >= PAGE_BYTES { Ok(file) } else { Err(Doubt::NoPage) }
 }
 
 /// Whether a page that has its magic is of this log, and of now.
@@ -118,10 +118,17 @@ pub(crate) struct LastPage {
     pub(crate) failed: bool,
 }
 
-/// Looks at the page of the last writer.
-pub(crate) fn last_page(subject: &Subject) -> LastPage {
-    let view = ControlView::open(subject);
-    LastPage { found: view.is_some(), failed: view.is_some_and(|view| view.state() == state::FAILED) }
+/// Looks at the page of the last writer. An error that may pass is one: the page might say that a flush had failed.
+pub(crate) fn last_page(subject: &Subject) -> io::Result<LastPage> {
+    match ControlView::examine(subject) {
+        Ok(view) => Ok(LastPage { found: true, failed: view.state() == state::FAILED }),
+        Err(Doubt::Refused(error))
+            if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EIO)) =>
+        {
+            Err(error)
+        }
+        Err(_) => Ok(LastPage::default()),
+    }
 }
 
 /// A follower's side of the control page.

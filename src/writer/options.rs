@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Work, Writer};
-use crate::control::{self, Beginning, ControlWriter, Subject};
+use crate::control::{self, Beginning, ControlWriter, LastPage, Subject};
 use crate::cover::Cover;
 use crate::durable::Durable;
 use crate::error::{Error, Result};
@@ -230,8 +230,7 @@ impl WriterOptions {
 
     fn recover(&self, path: &Path, file: Arc<File>, metadata: Metadata) -> Result<Recovered> {
         let subject = Subject::new(&metadata, self.control_dir.as_deref());
-        know_boot(path)?;
-        let page = control::last_page(&subject);
+        let page = last_page(path, &subject)?;
         let [epoch] = file::random_words().map_err(|error| Error::io("read /dev/urandom for", path, error))?;
         let ordered = self.durability == Durability::Sync;
         let wanted = Wanted { index: self.index, repair: self.repair, epoch, ordered };
@@ -244,9 +243,12 @@ impl WriterOptions {
     }
 }
 
-/// Fails where it cannot be found out now in which boot this is: a recovery would take it for another one.
-pub(super) fn know_boot(path: &Path) -> Result<()> {
-    origin::find_boot_id().map(drop).map_err(|error| Error::io("read /proc/sys/kernel/random/boot_id for", path, error))
+/// What the last writer's page says; fails where that, or in which boot this is, cannot be found out now. A recovery would take the one
+/// for another boot, and miss a failed flush in the other.
+pub(super) fn last_page(path: &Path, subject: &Subject) -> Result<LastPage> {
+    let boot = origin::find_boot_id();
+    boot.map_err(|error| Error::io("read /proc/sys/kernel/random/boot_id, to open", path, error))?;
+    control::last_page(subject).map_err(|error| Error::io("look at the control page of", path, error))
 }
 
 /// Opens the file and takes the writer's locks, on the file that has the name when they are taken.

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::options::{WriterOptions, know_boot, open_locked};
-use crate::control::{self, Subject};
+use super::options::{WriterOptions, last_page, open_locked};
+use crate::control::Subject;
 use crate::error::{Error, Result};
 use crate::protocol::Pair;
 use crate::recovery::{self, Verdict};
@@ -42,8 +42,7 @@ impl WriterOptions {
 
     fn look(&self, path: &Path) -> Result<Repair> {
         let (file, metadata) = open_locked(path, None)?;
-        know_boot(path)?;
-        let page = control::last_page(&Subject::new(&metadata, self.control_dir.as_deref()));
+        let page = last_page(path, &Subject::new(&metadata, self.control_dir.as_deref()))?;
         let findings = recovery::examine(path, &file, &metadata, page, true)?;
         locks::unlock(&file).map_err(|error| Error::io("unlock the log", path, error))?;
         let (Pair { count: records, end }, problem) = match findings.verdict {
