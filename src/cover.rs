@@ -172,18 +172,19 @@ impl Cover {
     fn cover_to(&self, state: &mut State, to: Pair) -> Result<()> {
         let from = state.index.covered();
         if to.end - from.end <= BLOCK_MOST || to.count - from.count == 1 {
-            return self.block(state, to);
+            return self.block(state, to, false);
         }
-        scan::cut_into_blocks(&self.path, &self.file, from, to, |end| self.block(state, end))
+        // Where batches end is not known in between.
+        scan::cut_into_blocks(&self.path, &self.file, from, to, |end| self.block(state, end, end != to))
     }
 
-    fn block(&self, state: &mut State, to: Pair) -> Result<()> {
+    fn block(&self, state: &mut State, to: Pair, inner: bool) -> Result<()> {
         let from = state.index.covered();
         if to.count == from.count {
             return Ok(());
         }
         let crc = self.crc(state, from.end, to.end).map_err(|error| self.error(error))?;
-        let block = Block { length: to.end - from.end, records: to.count - from.count, crc, ..Block::default() };
+        let block = Block { length: to.end - from.end, records: to.count - from.count, crc, inner, ..Block::default() };
         state.index.block(block).map_err(|error| self.error(error))
     }
 

@@ -23,7 +23,7 @@ use immuta::{Durability, Error};
 use life::Life;
 use support::content::Random;
 
-const SMOKE: Effort = Effort { cuts: 30, all_up_to: 4, random: 6, again: 2 };
+const SMOKE: Effort = Effort { cuts: 22, all_up_to: 4, random: 6, again: 2 };
 const INTERVAL: Durability = Durability::Interval(Duration::from_millis(10));
 
 fn one_mode(durability: Durability, seed: u64) -> usize {
@@ -79,6 +79,23 @@ fn every_subset_of_a_few_pages() {
     }
     assert!(states > 500, "the pages are not dirty: {states}");
     tell("every subset", states, begin);
+}
+
+/// A batch of several blocks, of which some are on the disk: it was never seen in part, and is not now.
+#[test]
+fn a_large_batch_is_whole_or_not_there() {
+    let begin = Instant::now();
+    let mut states = 0;
+    for seed in 81..83 {
+        let mut life = Life::new(seed);
+        life.open(Durability::Buffered);
+        life.append(vec![4; 500]);
+        life.sync();
+        life.large_batch(120, 4000);
+        life.sync();
+        states += life.check(Effort { again: 1, ..SMOKE });
+    }
+    tell("a large batch", states, begin);
 }
 
 /// The next run's first entry is on the disk, in another page of the index than the entries before it, which are not: what `Sync`
@@ -199,6 +216,13 @@ fn any_life(seed: u64, effort: Effort) -> usize {
     for run in 0..runs {
         let durability = [Durability::Buffered, INTERVAL, Durability::Sync][life.random.below(3) as usize];
         life.open(durability);
+        if life.random.below(4) == 0 {
+            // The index comes to its second page.
+            for _ in 0..20 + life.random.below(12) {
+                life.append(vec![5; 9]);
+                life.sync();
+            }
+        }
         let steps = life.random.below(30);
         (0..steps).for_each(|_| life.step());
         match life.random.below(3) {

@@ -20,6 +20,7 @@ const KIND_RUN: u32 = 2;
 const DURABLE: u32 = 1 << 8;
 const CLOSED: u32 = 1 << 9;
 const FAILED: u32 = 1 << 10;
+const INNER: u32 = 1 << 11;
 /// Flag of a run: the count never leads what is durable.
 const ORDERED: u32 = 1 << 8;
 
@@ -70,6 +71,8 @@ pub(crate) struct Block {
     pub(crate) closed: bool,
     /// A flush failed after this.
     pub(crate) failed: bool,
+    /// A batch may go on behind it, so a log does not end here.
+    pub(crate) inner: bool,
 }
 
 /// A writer began here.
@@ -164,7 +167,10 @@ impl Entry {
                 put(&mut bytes, 16, block.length);
                 put(&mut bytes, 24, block.records);
                 let flag = |set: bool, flag: u32| if set { flag } else { 0 };
-                let flags = flag(block.durable, DURABLE) | flag(block.closed, CLOSED) | flag(block.failed, FAILED);
+                let flags = flag(block.durable, DURABLE)
+                    | flag(block.closed, CLOSED)
+                    | flag(block.failed, FAILED)
+                    | flag(block.inner, INNER);
                 put_short(&mut bytes, 40, KIND_BLOCK | flags);
                 put_short(&mut bytes, 44, block.crc);
             }
@@ -194,6 +200,7 @@ impl Entry {
                 durable: kind & DURABLE != 0,
                 closed: kind & CLOSED != 0,
                 failed: kind & FAILED != 0,
+                inner: kind & INNER != 0,
             }),
             KIND_RUN => What::Run(Run {
                 boot_id: [number(bytes, 16), number(bytes, 24)],
@@ -229,7 +236,15 @@ mod tests {
     use super::*;
 
     fn entries() -> [Entry; 2] {
-        let block = Block { length: 640, records: 7, crc: 0xdead_beef, durable: true, closed: false, failed: true };
+        let block = Block {
+            length: 640,
+            records: 7,
+            crc: 0xdead_beef,
+            durable: true,
+            closed: false,
+            failed: true,
+            inner: true,
+        };
         let run =
             Run { boot_id: [1, u64::MAX], mount_id: 77, namespace: 4_026_531_841, epoch: u32::MAX, ordered: true };
         let entry = |what| Entry { sequence: 3, position: 48, time_ns: 1_700_000_000_000_000_000, what };

@@ -267,10 +267,15 @@ impl Log<'_> {
         // After a run that stored its count only when the records were durable, the count is as good as a checkpoint.
         let ordered = chain.run.is_some_and(|run| run.ordered);
         let durable = if ordered { self.counted.max(chain.durable.count) } else { chain.durable.count };
+        // Up to where it is borne out with all batches whole.
+        let mut whole = START;
         let mut outcome = Ok(true);
         let read = index.each(|_, entry| {
             let Some(entry) = entry.filter(|entry| entry.block().is_some()) else { return true };
             outcome = self.prove(borne_out, &entry, durable);
+            if matches!(outcome, Ok(true)) && entry.block().is_some_and(|block| !block.inner) {
+                whole = *borne_out;
+            }
             matches!(outcome, Ok(true))
         });
         read.map_err(|error| Error::io("read the index of", self.path, error))?;
@@ -307,10 +312,14 @@ impl Log<'_> {
             // What would bear the rest out is lost with a part of the index, or cannot be told, and lack of proof discards nothing.
             return self.unproven(proven);
         }
-        let lost = self.counted - proven.count;
+        let kept = if whole.count < chain.durable.count { chain.durable } else { whole };
+        if kept.count < borne_out.count {
+            *borne_out = kept;
+        }
+        let lost = self.counted - kept.count;
         let reason =
             format!("no checksum bears out the last {lost} records, and nothing proves that they reached the disk");
-        Ok(Verdict::Discard { pair: proven, evidence, reason })
+        Ok(Verdict::Discard { pair: kept, evidence, reason })
     }
 
     /// Goes on with the proof by one block; `false` where it ends.

@@ -196,7 +196,7 @@ impl Disk {
         state.cut(format!("after {what}"));
     }
 
-    /// From now on nothing can be written to the index, and it cannot be removed.
+    /// From now on nothing can be written to the index, and it can neither be emptied nor removed.
     pub fn fail_index(&self) {
         locked(&self.0).index_fails = true;
         FAILS.store(true, Ordering::SeqCst);
@@ -302,6 +302,9 @@ extern "C" fn fsync(fd: c_int) -> c_int {
 #[unsafe(no_mangle)]
 extern "C" fn ftruncate64(fd: c_int, len: i64) -> c_int {
     if let Some(path) = path_of(fd) {
+        if FAILS.load(Ordering::SeqCst) && fails(&path) {
+            return -1;
+        }
         on_disk(&path, |state| {
             state.observe();
             state.cut(format!("before the cut of {}", name_of(&path)));

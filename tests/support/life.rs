@@ -101,8 +101,17 @@ impl Life {
         self.answered("an append");
     }
 
+    pub fn large_batch(&mut self, n: usize, size: usize) {
+        let payloads = (0..n).map(|_| self.payload_of(size)).collect();
+        self.batch_of(payloads, true);
+    }
+
     pub fn batch(&mut self, n: usize, commits: bool) {
-        let payloads: Vec<_> = (0..n).map(|_| self.payload()).collect();
+        let payloads = (0..n).map(|_| self.payload()).collect();
+        self.batch_of(payloads, commits);
+    }
+
+    fn batch_of(&mut self, payloads: Vec<Vec<u8>>, commits: bool) {
         if commits {
             self.ask(&payloads);
         }
@@ -112,7 +121,7 @@ impl Life {
         }
         if commits {
             batch.commit().unwrap();
-            self.published += n;
+            self.published += payloads.len();
         } else {
             drop(batch);
         }
