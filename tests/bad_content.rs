@@ -121,8 +121,11 @@ fn check(bytes: &[u8]) {
         }
         let _ = reader.writer();
     }
+    // Without an index, empty records before other bytes may be zeros that a power cut left.
+    let may_be_zeros =
+        |records: &[&[u8]]| records.last().is_some_and(|last| last.is_empty()) && bytes.len() > encode(records).len();
     match expected {
-        Some((mut records, true)) => {
+        Some((mut records, true)) if !may_be_zeros(&records) => {
             let mut writer = log.writer();
             writer.append(b"one more").unwrap();
             writer.close().unwrap();

@@ -290,3 +290,19 @@ fn a_failed_flush_in_sync_mode_publishes_nothing() {
         assert_eq!(positions(&records).last(), Some(&(log.bytes().len() as u64)));
     }
 }
+
+/// A helper thread that never comes to the end of its other work, beside a writer that never pauses, flushes nothing.
+#[test]
+fn a_writer_that_never_pauses_is_flushed_at_intervals() {
+    let log = Log::new();
+    let mut writer = open(&log, Durability::Interval(Duration::from_millis(100)));
+    let (mut last, mut advances) = (0, 0);
+    let begin = Instant::now();
+    while advances < 5 {
+        (0..1000).for_each(|_| assert_eq!(writer.append(&[7; 1000]).unwrap().size, 1000));
+        let durable = writer.durable();
+        advances += u64::from(durable > last);
+        last = durable;
+        assert!(begin.elapsed() < LIMIT, "{advances} flushes beside {last} records");
+    }
+}

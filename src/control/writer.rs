@@ -266,6 +266,9 @@ pub(crate) fn retire(subject: &Subject) {
         supersede(&old, subject);
         // What stays is superseded at least.
         let _ = std::fs::remove_file(path);
+        if matches!(squatter_or_page(&subject.bell_path, subject), Ok(Some(_))) {
+            let _ = std::fs::remove_file(&subject.bell_path);
+        }
     }
 }
 

@@ -98,7 +98,8 @@ pub(crate) fn recover(
         let in_place = !is_other
             && evidence != Evidence::Unproven
             && findings.index.as_ref().is_some_and(|index| index.entries == findings.kept);
-        let index = bring_up(path, &file, &metadata, findings, pair, history_id, in_place, wanted);
+        let plan = Plan { history_id, in_place, is_flushed: evidence == Evidence::Closed };
+        let index = bring_up(path, &file, &metadata, findings, pair, plan, wanted);
         match index.inspect_err(|_| index::abandon(path)) {
             Ok(index) => (Some(index), None),
             Err(Error::Io { source, .. }) => (None, Some(source.to_string())),
@@ -120,6 +121,16 @@ pub(crate) fn recover(
     Ok(Recovered { file, metadata, pair, durable, history_id, epoch: wanted.epoch, index, no_index, report })
 }
 
+/// How the index is brought up to date.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    history_id: [u64; 2],
+    /// Or by a new file, which takes the name when it is whole.
+    in_place: bool,
+    /// All of its entries are on the disk.
+    is_flushed: bool,
+}
+
 /// Writes once more what lies between a place and the end, and the count, and returns when it is on the disk.
 fn write_again(path: &Path, file: &File, from: u64, pair: Pair) -> Result<()> {
     let error = |error| Error::io_at("write once more, since a flush had failed, the log", path, from, error);
@@ -139,19 +150,18 @@ fn write_again(path: &Path, file: &File, from: u64, pair: Pair) -> Result<()> {
 }
 
 /// The index, covering all of the log, with the run that begins on the disk.
-#[expect(clippy::too_many_arguments, reason = "what the steps before found out; used once")]
 fn bring_up(
     path: &Path,
     file: &File,
     metadata: &Metadata,
     findings: Findings,
     pair: Pair,
-    history_id: [u64; 2],
-    in_place: bool,
+    plan: Plan,
     wanted: Wanted,
 ) -> Result<IndexWriter> {
     let error = |error: io::Error| Error::io("write the index of", path, error);
     let Findings { index, kept, covered, time_ns, .. } = findings;
+    let Plan { history_id, in_place, is_flushed } = plan;
     let mut writer = match index {
         Some(old) if in_place => IndexWriter::go_on(path, old, kept, covered, time_ns).map_err(error)?,
         old => {
@@ -176,8 +186,9 @@ fn bring_up(
         // From now on the count is taken for durable, so what it counts already has to be.
         file::flush(file).map_err(|error| Error::io("flush the log to the disk", path, error))?;
     }
-    if in_place && from != pair {
-        // What proves the records so far must not reach the disk after a run by whose word the count alone proves nothing.
+    if in_place && !is_flushed {
+        // What proves the records so far, by this writer or the last one, must not reach the disk after a run by whose word the
+        // count alone proves nothing.
         writer.flush().map_err(error)?;
     }
     let run = Run { boot_id, mount_id, namespace, epoch: wanted.epoch as u32, ordered: wanted.ordered };

@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::io::{BufRead, Write};
 use std::str::FromStr;
 
-use immuta::{ReadMode, ReaderOptions, Start, WaitStrategy, WriterOptions};
+use immuta::{Durability, ReadMode, ReaderOptions, Start, WaitStrategy, WriterOptions};
 
 fn main() {
     // Ends with the test that started it, whatever happens to that.
@@ -71,6 +71,16 @@ impl Args {
         options.control_dir(self.text("control")).doorbell_mode(self.number("bell_mode", 0o600));
         if self.has("window") {
             options.window(self.number("window", 0));
+        }
+        match self.0.get("durability").map(String::as_str) {
+            Some("buffered") => {
+                options.durability(Durability::Buffered);
+            }
+            Some("sync") => {
+                options.durability(Durability::Sync);
+            }
+            Some(other) => panic!("no such durability: {other}"),
+            None => {}
         }
         options
     }
