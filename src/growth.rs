@@ -14,6 +14,9 @@ const AHEAD_MOST: u64 = 32 * MIB;
 /// The same for a new log; it grows with the log, so that a thousand small logs do not take gigabytes.
 const AHEAD_LEAST: u64 = 64 * KIB;
 
+/// The same where each record is flushed: all that is zeroed is flushed with it.
+const AHEAD_MOST_ORDERED: u64 = 512 * KIB;
+
 /// The most that is done at once, so that a writer never waits for long while the helper thread is at it.
 const STEP_MOST: u64 = 4 * LARGE_PAGE;
 
@@ -21,6 +24,8 @@ const STEP_MOST: u64 = 4 * LARGE_PAGE;
 #[derive(Debug)]
 pub(crate) struct Growth {
     file: Arc<File>,
+    /// Each record is flushed before the next.
+    ordered: bool,
     /// Bytes below this have blocks and can be stored into. Stored under the lock.
     grown: AtomicU64,
     /// Where the writer was when it last looked.
@@ -39,9 +44,16 @@ struct State {
 
 impl Growth {
     /// For a file that ends at `end`, with everything below it in place.
-    pub(crate) fn new(file: Arc<File>, end: u64) -> Growth {
+    pub(crate) fn new(file: Arc<File>, end: u64, ordered: bool) -> Growth {
         let state = Mutex::new(State { ended: false, refused_at: None });
-        Growth { file, grown: AtomicU64::new(end), used: AtomicU64::new(end), urgent: AtomicBool::new(false), state }
+        Growth {
+            file,
+            ordered,
+            grown: AtomicU64::new(end),
+            used: AtomicU64::new(end),
+            urgent: AtomicBool::new(false),
+            state,
+        }
     }
 
     pub(crate) fn grown(&self) -> u64 {
@@ -50,14 +62,20 @@ impl Growth {
     }
 
     /// How much space should be ready ahead of `used`, in bytes.
-    pub(crate) fn ahead(used: u64) -> u64 {
-        used.clamp(AHEAD_LEAST, AHEAD_MOST)
+    pub(crate) fn ahead(&self, used: u64) -> u64 {
+        used.clamp(AHEAD_LEAST, if self.ordered { AHEAD_MOST_ORDERED } else { AHEAD_MOST })
+    }
+
+    /// A file grows by large folios, so that the mapping faults seldom. But a flush writes the whole folio of which one byte was
+    /// stored into through a mapping: a batch of 4.6 KiB in `Sync` took 550 µs with these, and 180 µs with pages (bench `append`).
+    fn piece(&self) -> u64 {
+        if self.ordered { PAGE } else { LARGE_PAGE }
     }
 
     /// Says where the writer is; `true` where the helper should be nudged.
     pub(crate) fn advance(&self, used: u64) -> bool {
         self.used.store(used, Ordering::Relaxed); // A hint: whoever misses it does less ahead, or more.
-        self.grown().saturating_sub(used) < Growth::ahead(used) / 4 * 3
+        self.grown().saturating_sub(used) < self.ahead(used) / 4 * 3
     }
 
     /// Returns when bytes below `need` can be stored into. For the writer's thread.
@@ -87,7 +105,7 @@ impl Growth {
         }
         let mut state = self.state();
         let used = self.used.load(Ordering::Relaxed);
-        let wanted = target(used + Growth::ahead(used));
+        let wanted = target(used + self.ahead(used));
         if state.ended || state.refused_at == Some(used) || self.grown() >= wanted {
             return false;
         }
@@ -101,11 +119,11 @@ impl Growth {
     fn step(&self, need: u64, wanted: u64) -> io::Result<()> {
         let from = self.grown();
         let to = wanted.min(round_down(from, LARGE_PAGE) + STEP_MOST).max(from + 1);
-        let to = match file::grow(&self.file, from, to) {
+        let to = match file::grow(&self.file, from, to, self.piece()) {
             Ok(()) => to,
             Err(_) if round_up(need, PAGE) < to => {
                 let to = round_up(need, PAGE);
-                file::grow(&self.file, from, to)?;
+                file::grow(&self.file, from, to, self.piece())?;
                 to
             }
             Err(error) => return Err(error),
@@ -137,7 +155,7 @@ mod tests {
     #[test]
     fn a_small_log_takes_little_and_a_large_one_is_kept_ahead() {
         let file = Arc::new(tempfile::tempfile().unwrap());
-        let growth = Growth::new(file.clone(), 0);
+        let growth = Growth::new(file.clone(), 0, false);
         growth.grow_to(16).unwrap();
         assert_eq!(growth.grown(), 64 * KIB);
         growth.grow_to(64 * KIB + 1).unwrap();

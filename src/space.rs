@@ -128,7 +128,7 @@ impl Space {
         }
         let window_end = self.window_at + self.window.as_ref().map_or(0, Mapping::len);
         let grown = self.growth.grown();
-        let ahead = Growth::ahead(to);
+        let ahead = self.growth.ahead(to);
         // The next look at the growth is due when a part of what should be ahead is used up.
         let next_look = (to + (ahead / 8).max(16 * KIB)).max(grown.saturating_sub(ahead));
         self.ready = next_look.min(grown).min(window_end).max(to);

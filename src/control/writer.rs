@@ -248,7 +248,7 @@ fn create_file(path: &Path, mode: u32, fill: impl FnOnce(Mapping)) -> Result<(Fi
             _ => Err(error),
         })?;
         // Blocks for all of it: a store into a page without one is a SIGBUS where the file system is full.
-        file::grow(&file, 0, PAGE_BYTES)?;
+        file::grow(&file, 0, PAGE_BYTES, PAGE_BYTES)?;
         fill(Mapping::writable(&file, 0, PAGE_BYTES)?);
         file.set_permissions(Permissions::from_mode(mode))?;
         let identity = Identity::of(&file.metadata()?);

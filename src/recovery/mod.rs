@@ -178,7 +178,9 @@ fn bring_up(
         let length = end.end - from.end;
         let crc = scan::crc(file, from.end, length).map_err(error)?;
         let crc = crc.ok_or_else(|| error(io::ErrorKind::UnexpectedEof.into()))?;
-        let block = Block { length, records: end.count - from.count, crc, ..Block::default() };
+        // Where the dead writer's batches end is not known, so what it left is kept whole or not at all.
+        let inner = in_place && end != pair;
+        let block = Block { length, records: end.count - from.count, crc, inner, ..Block::default() };
         writer.block(block).map_err(error)
     })?;
     let Origin { boot_id, mount_id, namespace } = Origin::of(file);

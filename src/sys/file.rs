@@ -184,11 +184,11 @@ pub(crate) fn keeps_reserved_space(file: &File) -> bool {
         && fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, 1) != Err(nix::errno::Errno::EOPNOTSUPP)
 }
 
-/// Gives `file` blocks for `from..to` and fills them with zeros through the descriptor, in steps that the kernel takes
-/// large folios for. Where that fails the file is cut back to `from`.
-pub(crate) fn grow(file: &File, from: u64, to: u64) -> io::Result<()> {
+/// Gives `file` blocks for `from..to` and fills them with zeros through the descriptor, in aligned pieces: the kernel takes
+/// a folio of that size for each. Where that fails the file is cut back to `from`.
+pub(crate) fn grow(file: &File, from: u64, to: u64, piece: u64) -> io::Result<()> {
     reserve(file, from, to)?;
-    write_zeros(file, from, to).inspect_err(|_| cut_back(file, from))
+    write_zeros(file, from, to, piece).inspect_err(|_| cut_back(file, from))
 }
 
 /// Gives `file`, which ends at `from`, blocks up to `to`. Where that fails the file is cut back to `from`: a failed
@@ -234,14 +234,15 @@ pub(crate) fn size_limit() -> u64 {
     getrlimit(Resource::RLIMIT_FSIZE).map_or(u64::MAX, |(soft, _)| soft).min(i64::MAX as u64)
 }
 
-fn write_zeros(file: &File, from: u64, to: u64) -> io::Result<()> {
+fn write_zeros(file: &File, from: u64, to: u64, piece: u64) -> io::Result<()> {
     // calloc gives untouched memory, which reads as the kernel's one page of zeros.
     static ZEROS: OnceLock<Vec<u8>> = OnceLock::new();
     let zeros = ZEROS.get_or_init(|| vec![0; LARGE_PAGE as usize]);
     let mut at = from;
     while at < to {
-        // Up to the next multiple of the step, so that the folios are aligned.
-        let next = (at / LARGE_PAGE + 1) * LARGE_PAGE;
+        // Up to the next multiple of the piece, so that the folios are aligned. The first page, with the count, by itself: it is
+        // written most often.
+        let next = if at < PAGE { PAGE } else { (at / piece + 1) * piece };
         let len = next.min(to) - at;
         file.write_all_at(&zeros[..len as usize], at)?;
         at += len;
@@ -325,7 +326,7 @@ mod tests {
         assert!(created);
         assert_eq!(metadata.mode() & 0o777, 0o640);
         file.write_all_at(b"abc", 0).unwrap();
-        grow(&file, 3, LARGE_PAGE + 4096).unwrap();
+        grow(&file, 3, LARGE_PAGE + 4096, LARGE_PAGE).unwrap();
         assert_eq!(file.metadata().unwrap().len(), LARGE_PAGE + 4096);
         let mut bytes = vec![1; 4];
         assert_eq!(read_at(&file, &mut bytes, 1).unwrap(), 4);

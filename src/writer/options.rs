@@ -181,7 +181,7 @@ impl WriterOptions {
             notices.push(Notice::NoReservedSpace { path: path.to_owned() });
         }
         notices.extend(recovered.no_index.map(|reason| Notice::NoIndex { reason }));
-        let growth = Arc::new(Growth::new(file.clone(), pair.end));
+        let growth = Arc::new(Growth::new(file.clone(), pair.end, self.durability == Durability::Sync));
         let reserve = self.reserve;
         let space = Space::new(file.clone(), path, growth.clone(), pair.end, mapped, self.window, reserve)?;
         let subject = Subject::new(&recovered.metadata, self.control_dir.as_deref());
