@@ -121,15 +121,21 @@ impl Cover {
         published.end + BLOCK_BYTES
     }
 
-    /// Covers whole blocks, and once a second what there is; `true` where there is more to do. For the helper thread.
-    pub(crate) fn advance(&self, published: Pair) -> bool {
+    /// Covers whole blocks, and once a second what there is; `true` where there is more to do. For the helper thread; where that
+    /// is `busy` with what the writer would have to wait for, nothing is covered before the second has passed.
+    pub(crate) fn advance(&self, published: Pair, busy: bool) -> bool {
         let mut state = self.state();
         let Some(inner) = fresh(&mut state) else { return false };
+        if busy && inner.covered_all.elapsed() < SECOND {
+            return true;
+        }
         let result = self.step(inner, published).and_then(|more| {
             let is_due = inner.covered_all.elapsed() >= SECOND;
-            if !more && is_due && inner.index.covered().count < published.count {
-                inner.covered_all = Instant::now();
+            if !more && is_due {
                 self.cover_to(inner, published)?;
+            }
+            if inner.index.covered() == published {
+                inner.covered_all = Instant::now();
             }
             if !more {
                 inner.index.write().map_err(|error| self.error(error))?;

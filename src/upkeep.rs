@@ -139,7 +139,7 @@ impl Chore for Upkeep {
         let Some(published) = (0..1000).find_map(|_| protocol::try_pair(&self.page.published)) else {
             return Duration::ZERO;
         };
-        let behind = self.cover.advance(published);
+        let behind = self.cover.advance(published, more);
         let soon = self.make_durable(published);
         if more || behind { Duration::ZERO } else { soon }
     }
