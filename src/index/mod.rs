@@ -75,8 +75,9 @@ impl Index {
             return Ok(Found::Foreign);
         }
         let mut bytes = [0; ENTRY_BYTES as usize];
-        read_at(&file, &mut bytes, 0)?;
-        match Header::decode(&bytes) {
+        // A header that was cut is none, even where what is missing is zero.
+        let is_whole = read_at(&file, &mut bytes, 0)? == bytes.len();
+        match Header::decode(&bytes).filter(|_| is_whole) {
             None => Ok(Found::Damaged),
             Some(header) if (header.inode, header.birth_ns) != (identity.inode, identity.birth_ns) => {
                 Ok(Found::Foreign)
