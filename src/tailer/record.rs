@@ -20,8 +20,8 @@ pub enum Start {
     Last(u64),
     /// With the record of this sequence; waits for it where it is not there yet.
     Sequence(u64),
-    /// With the first record that was published at this time or later, as the index tells: with a record that came up to a
-    /// second earlier, but never a later one. [`Error::NoTimes`](crate::Error::NoTimes) without an index.
+    /// With the first record that was published at this time or later, as the index tells: with a record that came up to two
+    /// seconds earlier, but never a later one. [`Error::NoTimes`](crate::Error::NoTimes) without an index.
     Time(SystemTime),
 }
 

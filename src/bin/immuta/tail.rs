@@ -27,7 +27,7 @@ pub struct Args {
     /// Begin with the last N records, or with sequence K (counted from 0) as +K
     #[arg(short = 'n', value_name = "N|+K", default_value = "10", value_parser = parse_start)]
     start: From,
-    /// Begin with what came since then (up to a second more), instead of -n: 10m ago, or 2026-11-25T19:30:00Z
+    /// Begin with what came since then (up to two seconds more), instead of -n: 10m ago, or 2026-11-25T19:30:00Z
     #[arg(long, value_name = "TIME", value_parser = parse_since, conflicts_with = "start")]
     since: Option<SystemTime>,
     /// Take a record only once it would survive a power cut; only while a writer tells that by its control page
