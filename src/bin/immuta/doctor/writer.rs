@@ -19,7 +19,11 @@ pub fn examine(findings: &mut Findings, log: &Path, metadata: &Metadata) {
         Ok(stat) => stat,
         Err(Error::Damaged { position, message, .. }) => {
             let found = format!("{} is damaged at position {position}: {message}", shown(log));
-            return findings.problem("log", found, format!("immuta verify {}", quoted(log)));
+            return findings.problem(
+                "log",
+                found,
+                format!("immuta verify {0}, then immuta repair --dry-run {0}", quoted(log)),
+            );
         }
         Err(error) => return findings.problem("log", error.to_string(), "see what the error says"),
     };
