@@ -158,6 +158,13 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
         Ok(()) => file::flush_directory_of(path),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
+        // An empty one serves as well, where the directory may not be written and the file may.
+        Err(error) => empty(path).map_err(|_| error),
     }
+}
+
+fn empty(path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
+    file.set_len(0)?;
+    file::flush(&file)
 }

@@ -95,7 +95,13 @@ impl Mount {
     /// Removes it; returns once the space can be had, which on ext4 is when its journal says so.
     pub fn give_back(&self, filler: &Path) {
         let _ = std::fs::remove_file(filler);
-        std::fs::File::open(&self.dir).and_then(|dir| dir.sync_all()).expect("to flush the directory");
+        // Twice, each with something to say: ext4 gives blocks back in the last step of a commit, for which a flush does not wait, but
+        // the next commit does.
+        for _ in 0..2 {
+            let dir = std::fs::File::open(&self.dir).expect("the mounted directory");
+            let rights = dir.metadata().expect("its rights").permissions();
+            dir.set_permissions(rights).and_then(|()| dir.sync_all()).expect("to flush the directory");
+        }
     }
 
     /// The same, but leaves `free` bytes.
