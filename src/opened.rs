@@ -147,6 +147,17 @@ impl Opened {
 
     /// Who is writing. `view` is the control page followed so far, `at` a place at or before the end.
     pub(crate) fn writer(&self, view: Option<&ControlView>, at: Pair) -> Result<WriterState> {
+        // A writer may begin and end between the steps of one look, which then seems to find what a dead one left; not in each of three.
+        let mut state = self.look_who_writes(view, at)?;
+        for _ in 0..2 {
+            if state == WriterState::Gone {
+                state = self.look_who_writes(view, at)?;
+            }
+        }
+        Ok(state)
+    }
+
+    fn look_who_writes(&self, view: Option<&ControlView>, at: Pair) -> Result<WriterState> {
         // The page before the lock, as in `page_to_follow`; its state after it: a writer says how it ended before it gives the lock back.
         let newest = self.view();
         // One that has lost its name tells of a failure, and of nothing else, as long as there is no newer one.
