@@ -18,8 +18,8 @@ use crate::sys::file;
 use crate::units::MIB;
 use crate::window::Window;
 
-/// Marks that wait for the helper: it may be 64 MiB behind before blocks become larger and have to be cut by a walk.
-const MARKS: usize = 1024;
+/// Marks that wait for the helper: it may be 256 MiB behind before blocks become larger and have to be cut by a walk.
+const MARKS: usize = 4096;
 /// A block of more records than one that is larger than this is cut by a walk, so that a seek walks little.
 const BLOCK_MOST: u64 = 4 * BLOCK_BYTES;
 /// What one step covers at the most: other work of the helper waits no longer than that takes.
@@ -40,7 +40,7 @@ struct Marks {
 
 impl fmt::Debug for Marks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the slots: there are a thousand.
+        // Not the slots: there are thousands.
         f.debug_struct("Marks").field("taken", &self.taken).field("put", &self.put).finish_non_exhaustive()
     }
 }
@@ -129,7 +129,7 @@ impl Cover {
         if busy && inner.covered_all.elapsed() < SECOND {
             return true;
         }
-        let result = self.step(inner, published).and_then(|more| {
+        let result = self.step(inner, published, STEP_BYTES).and_then(|more| {
             let is_due = inner.covered_all.elapsed() >= SECOND;
             if !more && is_due {
                 self.cover_to(inner, published)?;
@@ -142,22 +142,29 @@ impl Cover {
             }
             Ok(more)
         });
-        result.unwrap_or_else(|error| {
-            // For want of space it is tried again: what is to be written is kept. The flush that needs it gives it up.
-            if !matches!(&error, Error::Io { source, .. } if source.kind() == ErrorKind::StorageFull) {
-                // Where it cannot be taken away, the flush that needs it tries again; the writer is told by that.
-                let _ = give_up(&mut state);
-            }
-            false
-        })
+        result.unwrap_or_else(|error| drop_unless_full(&mut state, &error))
     }
 
-    /// Covers some of the blocks that were marked; `true` where more are.
-    fn step(&self, state: &mut State, published: Pair) -> Result<bool> {
+    /// Covers a block that was marked, where nobody else is at it; `true` where there may be another one. For the writer's
+    /// thread, while it waits for the helper.
+    pub(crate) fn assist(&self, published: Pair) -> bool {
+        let Ok(mut state) = self.state.try_lock() else { return false };
+        let Some(inner) = fresh(&mut state) else { return false };
+        // Nor does it wait longer than for a block: one of few large records is left to the helper.
+        let next = inner.next.take().or_else(|| self.marks.take());
+        inner.next = next;
+        if next.is_none_or(|next| next.end.saturating_sub(inner.index.covered().end) > BLOCK_MOST) {
+            return false;
+        }
+        self.step(inner, published, 1).unwrap_or_else(|error| drop_unless_full(&mut state, &error))
+    }
+
+    /// Covers blocks that were marked, up to `most` bytes and the block that reaches there; `true` where there are more.
+    fn step(&self, state: &mut State, published: Pair, most: u64) -> Result<bool> {
         let begin = state.index.covered().end;
         while let Some(mark) = state.next.take().or_else(|| self.marks.take()) {
             // Marked before `published` was looked at? Then it is covered next time.
-            if mark.count > published.count || state.index.covered().end - begin >= STEP_BYTES {
+            if mark.count > published.count || state.index.covered().end - begin >= most {
                 state.next = Some(mark);
                 return Ok(mark.count <= published.count);
             }
@@ -170,7 +177,7 @@ impl Cover {
 
     /// Covers all that is published, in the blocks that were marked.
     fn cover_all(&self, state: &mut State, published: Pair) -> Result<()> {
-        while self.step(state, published)? {}
+        while self.step(state, published, u64::MAX)? {}
         self.cover_to(state, published)
     }
 
@@ -269,6 +276,16 @@ fn fresh(state: &mut Option<State>) -> Option<&mut State> {
     state.as_mut().filter(|state| !state.is_stale)
 }
 
+/// What becomes of the index after an error; returns that there is nothing more to do now.
+fn drop_unless_full(state: &mut Option<State>, error: &Error) -> bool {
+    // For want of space it is tried again: what is to be written is kept. The flush that needs it gives it up.
+    if !matches!(error, Error::Io { source, .. } if source.kind() == ErrorKind::StorageFull) {
+        // Where it cannot be taken away, the flush that needs it tries again; the writer is told by that.
+        let _ = give_up(state);
+    }
+    false
+}
+
 /// Goes on without the index. Where it cannot be removed, it stays stale: then nothing more may be called durable, since a
 /// recovery would believe it.
 fn give_up(state: &mut Option<State>) -> io::Result<()> {
@@ -278,4 +295,39 @@ fn give_up(state: &mut Option<State>) -> io::Result<()> {
     }
     *state = None;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::FileExt;
+
+    #[test]
+    fn a_waiting_writer_covers_the_blocks_that_it_marked_but_none_that_takes_long() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+        file.write_all_at(&[1; 8 * BLOCK_BYTES as usize], 0).unwrap();
+        let index = IndexWriter::create(&path, &file.metadata().unwrap(), [1, 2]).unwrap();
+        let cover = Cover::new(&path, Arc::new(file), Some(index), true);
+        let covered = || cover.state().as_ref().unwrap().index.covered();
+        let (one, two) = (Pair { count: 1, end: 8 + BLOCK_BYTES }, Pair { count: 2, end: 8 + 2 * BLOCK_BYTES });
+        cover.mark(one);
+        cover.mark(two);
+        assert!(cover.assist(two));
+        assert_eq!(covered(), one);
+        assert!(!cover.assist(two), "there is no other one");
+        assert_eq!(covered(), two);
+
+        let large = Pair { count: 3, end: two.end + BLOCK_MOST + 1 };
+        cover.mark(large);
+        assert!(!cover.assist(large));
+        assert_eq!(covered(), two);
+        assert!(!cover.advance(large, false));
+        assert_eq!(covered(), large, "the helper has it, though the writer had looked at it");
+
+        let held = cover.state();
+        assert!(!cover.assist(large), "the writer does not wait for whoever is at it");
+        drop(held);
+    }
 }

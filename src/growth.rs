@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use crate::sys::file;
 use crate::units::{KIB, LARGE_PAGE, MIB, PAGE, round_down, round_up};
@@ -98,10 +98,16 @@ impl Growth {
         Ok(())
     }
 
+    /// Whether the writer would have to wait until the helper is done with a step.
+    pub(crate) fn is_awaited(&self, need: u64) -> bool {
+        self.grown() < need && matches!(self.state.try_lock(), Err(TryLockError::WouldBlock))
+    }
+
     /// Grows by a step if too little is ready. For the helper thread; `true` where there is more to do.
     pub(crate) fn work_ahead(&self) -> bool {
         if self.urgent.load(Ordering::Relaxed) {
-            return false;
+            // The writer is about to take the lock; something long that is begun now would delay the next step.
+            return true;
         }
         let mut state = self.state();
         let used = self.used.load(Ordering::Relaxed);

@@ -133,8 +133,14 @@ impl Writer {
         self.check()?;
         let next = next_position(position, size)
             .ok_or_else(|| Error::io_at("reserve space in the log", &self.path, position, ErrorKind::FileTooLarge))?;
-        if self.space.is_mapped() && !self.space.is_ready(position, next) && self.space.prepare(position, next)? {
-            self.nudge();
+        if self.space.is_mapped() && !self.space.is_ready(position, next) {
+            if let Some(work) = &self.work {
+                // Where the helper makes space all the time it has none for checksums, and the writer waits for half of it.
+                while work.growth.is_awaited(next) && self.cover.assist(self.published) {}
+            }
+            if self.space.prepare(position, next)? {
+                self.nudge();
+            }
         }
         Ok(())
     }
