@@ -6,7 +6,7 @@ mod support;
 
 use std::time::Duration;
 
-use immuta::{Durability, Error, Evidence, Start, WriterState};
+use immuta::{Durability, Error, Evidence, ReadMode, Start, WriterState};
 use support::mount::Mount;
 use support::{Log, is_root, skip, until};
 
@@ -74,4 +74,70 @@ fn a_flush_that_fails_in_the_background_is_told_and_the_next_writer_asks_the_dis
     assert_eq!(stat.recovery.unwrap().evidence, Evidence::Verified);
     writer.close().unwrap();
     assert_eq!(log.parse(), [b"durable"], "what was durable is there, and nothing that was never appended");
+}
+
+/// A failed flush marks pages clean that the disk never got. Those that a follower has mapped stay in the cache, where they look well: a
+/// recovery that takes them for what the disk has, and flushes nothing since nothing is dirty, loses them at the next power cut.
+#[test]
+fn what_a_recovery_keeps_after_a_failed_flush_is_on_the_disk() {
+    if !is_root() {
+        return;
+    }
+    let around = Mount::tmpfs(48 << 20);
+    let Some(mount) = Mount::dense_ext4(&around.dir, 24 << 20) else {
+        return skip("no ext4 in a file can be mounted here");
+    };
+    let log = Log::at(mount.dir.join("events.log"));
+    let mut options = log.writer_options();
+    let mut writer = options.durability(Durability::Buffered).reserve(2 << 20).open(&log.path).unwrap();
+    // Where the loop device can write the first part of a piece it does not tell that the rest was refused. The cache holds the file in
+    // pieces that begin at powers of two, so what has no blocks begins with one, and so does a record.
+    const TAKEN: usize = 128 << 10;
+    let payload = |n: u64| vec![n as u8 + 1; if n == 0 { TAKEN - 16 } else { 4000 }];
+    writer.append(&payload(0)).unwrap();
+    writer.sync().unwrap();
+    let mut tailer =
+        log.reader_options().read_mode(ReadMode::Mapped).open(&log.path).unwrap().tail(Start::Beginning).unwrap();
+
+    // The kernel may flush in between.
+    let filler = loop {
+        mount.take_blocks(&log.path, TAKEN as u64);
+        let blocks = mount.image_blocks();
+        let filler = around.fill();
+        if mount.image_blocks() == blocks {
+            break filler;
+        }
+        around.give_back(&filler);
+    };
+    let records = 200;
+    for n in 1..records {
+        writer.append(&payload(n)).unwrap();
+    }
+    for n in 0..records {
+        // Touches the pages, which so stay in the cache.
+        assert_eq!(tailer.next().unwrap().unwrap().payload(), payload(n));
+    }
+    match writer.sync() {
+        Err(error @ Error::Io { .. }) => assert!(error.to_string().contains("flush"), "{error}"),
+        other => panic!("a flush to a disk that is full: {other:?}"),
+    }
+    drop(writer);
+    around.give_back(&filler);
+
+    let mut writer = log.writer();
+    // There is nothing to be flushed, if one asks the kernel.
+    writer.sync().unwrap();
+    let stat = writer.stat().unwrap();
+    assert_eq!((stat.records, stat.durable_records), (records, Some(records)), "{:?}", stat.recovery);
+    drop(tailer);
+    mount.cut_power();
+    drop(writer);
+    mount.restore_power();
+    // The memory of the machine is gone, too.
+    for page in [log.page(), log.bell()] {
+        let _ = std::fs::remove_file(page);
+    }
+    let stat = log.writer().stat().unwrap();
+    assert_eq!(stat.records, records, "{:?}", stat.recovery);
+    assert_eq!(log.parse(), (0..records).map(payload).collect::<Vec<_>>());
 }

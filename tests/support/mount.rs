@@ -31,8 +31,42 @@ impl Mount {
         Mount::in_a_file(bytes, &["mkfs.ext2"])
     }
 
+    /// An ext4 of which all bytes have blocks in the file system of `parent`, so that a full one does not harm it before
+    /// [`take_blocks`](Mount::take_blocks). In blocks of a page: less than that cannot be taken away.
+    pub fn dense_ext4(parent: &Path, bytes: u64) -> Option<Mount> {
+        let mount = Mount::made_in(place_in(parent), bytes, &["mkfs.ext4", "-m", "0", "-b", "4096"])?;
+        let image = std::fs::File::options().write(true).open(mount.image()).expect("the image");
+        nix::fcntl::fallocate(&image, nix::fcntl::FallocateFlags::empty(), 0, bytes as i64).expect("blocks");
+        Some(mount)
+    }
+
+    /// Takes away from the image the blocks of the bytes from `from` on of a file in it: they are zeros now, and cannot be written to
+    /// where the file system around is full.
+    pub fn take_blocks(&self, path: &Path, from: u64) {
+        use nix::fcntl::{FallocateFlags, fallocate};
+        let image = std::fs::File::options().write(true).open(self.image()).expect("the image");
+        let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        let mut taken = 0;
+        for (logical, physical, length) in extents(path) {
+            let skip = from.saturating_sub(logical).min(length);
+            if length > skip {
+                fallocate(&image, hole, (physical + skip) as i64, (length - skip) as i64).expect("a hole");
+                taken += length - skip;
+            }
+        }
+        assert!(taken > 0, "{}: no blocks from {from} on", path.display());
+    }
+
+    /// How many blocks of 512 bytes the image has.
+    pub fn image_blocks(&self) -> u64 {
+        std::os::unix::fs::MetadataExt::blocks(&self.image().metadata().expect("the image"))
+    }
+
     fn in_a_file(bytes: u64, make: &[&str]) -> Option<Mount> {
-        let (place, dir) = place_in(&fast(bytes));
+        Mount::made_in(place_in(&fast(bytes)), bytes, make)
+    }
+
+    fn made_in((place, dir): (TempDir, PathBuf), bytes: u64, make: &[&str]) -> Option<Mount> {
         let image = place.path().join("image");
         std::fs::File::create(&image).and_then(|file| file.set_len(bytes)).expect("an image file");
         let made =
@@ -77,7 +111,10 @@ impl Mount {
 
     /// After [`cut_power`](Mount::cut_power): what the disk holds.
     pub fn restore_power(&self) {
-        run(Command::new("umount").arg(&self.dir));
+        // The helper thread of a writer that has ended may hold its file for an instant more.
+        crate::support::until("the file system is unmounted", || {
+            Command::new("umount").arg("-q").arg(&self.dir).status().is_ok_and(|status| status.success())
+        });
         run(Command::new("mount").args(["-o", "loop"]).args([&self.image(), &self.dir]));
     }
 
@@ -142,6 +179,25 @@ fn place_in(parent: &Path) -> (TempDir, PathBuf) {
 fn run(command: &mut Command) {
     let status = command.status().expect("mount runs");
     assert!(status.success(), "{command:?} ended with {status}");
+}
+
+/// Where the bytes of a file lie on its device: offset in the file, offset on the device, length.
+fn extents(path: &Path) -> Vec<(u64, u64, u64)> {
+    const FS_IOC_FIEMAP: libc::c_ulong = 0xc020_660b;
+    const EXTENTS: usize = 64;
+    const LAST: u64 = 1;
+    // fm_start, fm_length, fm_flags and fm_mapped_extents, fm_extent_count and reserved; then extents of seven words.
+    let mut words = [0_u64; 4 + 7 * EXTENTS];
+    (words[1], words[3]) = (u64::MAX, EXTENTS as u64);
+    let file = std::fs::File::open(path).expect("the file");
+    // SAFETY: the kernel fills at most fm_extent_count extents of the array, which has room for them, and the descriptor is open.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_FIEMAP, words.as_mut_ptr()) };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    let mapped = (words[2] >> 32) as usize;
+    let found: Vec<_> =
+        words[4..4 + 7 * mapped].chunks_exact(7).map(|extent| (extent[0], extent[1], extent[2])).collect();
+    assert!(mapped > 0 && words[4 + 7 * (mapped - 1) + 5] & LAST != 0, "more than {EXTENTS} extents");
+    found
 }
 
 fn take_all_space(path: &Path) {
