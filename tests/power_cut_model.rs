@@ -98,6 +98,28 @@ fn a_large_batch_is_whole_or_not_there() {
     tell("a large batch", states, begin);
 }
 
+/// Its writer was killed before it was flushed, and the next one covers it: where it ends is not known any more, so what was left is kept
+/// in one piece, though in several blocks.
+#[test]
+fn a_large_batch_of_a_killed_writer_is_whole_or_not_there() {
+    let begin = Instant::now();
+    let mut states = 0;
+    for seed in 91..93 {
+        let mut life = Life::new(seed);
+        life.open(Durability::Buffered);
+        life.append(vec![4; 500]);
+        life.sync();
+        life.large_batch(120, 4000);
+        life.kill();
+        life.disk.take_cuts();
+        life.open(Durability::Buffered);
+        life.append(vec![5; 500]);
+        life.sync();
+        states += life.check(Effort { again: 1, ..SMOKE });
+    }
+    tell("a large batch of a killed writer", states, begin);
+}
+
 /// The next run's first entry is on the disk, in another page of the index than the entries before it, which are not: what `Sync`
 /// has acknowledged lost its only proof, that its count was never ahead of it.
 #[test]

@@ -98,8 +98,8 @@ pub struct Effort {
 #[derive(Clone, Debug)]
 pub struct Demand {
     pub records: Vec<Vec<u8>>,
-    /// Where a batch or a record of its own ends, if only there a log may end.
-    pub ends: Option<BTreeSet<usize>>,
+    /// Where a batch or a record of its own ends: only there a log may end.
+    pub ends: BTreeSet<usize>,
     pub identities: HashMap<Identity, usize>,
     pub seed: u64,
 }
@@ -267,7 +267,7 @@ fn holds(writer: &Writer, path: &Path, cut: &Cut, demand: &Demand) -> usize {
     assert!(n <= cut.asked, "{n} records, and {} were appended; {recovery:?}", cut.asked);
     let differs = found.iter().zip(&demand.records).position(|(found, appended)| found != appended);
     assert_eq!(differs, None, "a record is not the one that was appended; {recovery:?}");
-    assert!(demand.ends.as_ref().is_none_or(|ends| ends.contains(&n)), "{n} records end within a batch; {recovery:?}");
+    assert!(demand.ends.contains(&n), "{n} records end within a batch; {recovery:?}");
     n
 }
 

@@ -19,8 +19,8 @@ pub struct Life {
     pub disk: Arc<Disk>,
     pub writer: Option<Writer>,
     sync: bool,
-    /// Where records and batches end. `None` after a kill: nothing tells the next writer of batches that were not flushed.
-    ends: Option<BTreeSet<usize>>,
+    /// Where records and batches end.
+    ends: BTreeSet<usize>,
     pub records: Vec<Vec<u8>>,
     pub published: usize,
     pub random: Random,
@@ -35,7 +35,7 @@ impl Life {
         std::fs::create_dir(&dir).unwrap();
         std::fs::create_dir(place.path().join("control")).unwrap();
         let disk = Disk::new(&dir, 0, 0);
-        let (writer, ends) = (None, Some(BTreeSet::from([0])));
+        let (writer, ends) = (None, BTreeSet::from([0]));
         let (sync, records, published, random, runs) = (false, Vec::new(), 0, Random(seed), 0);
         Life { place, dir, disk, writer, sync, ends, records, published, random, seed, runs }
     }
@@ -90,8 +90,7 @@ impl Life {
         self.records.truncate(self.published);
         self.records.extend_from_slice(payloads);
         self.disk.ask(self.records.len());
-        let n = self.records.len();
-        self.ends.as_mut().map(|ends| ends.insert(n));
+        self.ends.insert(self.records.len());
     }
 
     pub fn append(&mut self, payload: Vec<u8>) {
@@ -146,7 +145,6 @@ impl Life {
         self.dir = dir;
         // Its disk is none any more.
         self.writer = None;
-        self.ends = None;
     }
 
     pub fn step(&mut self) {
