@@ -36,6 +36,8 @@ struct Marks {
     taken: AtomicU64,
     /// How many were put in; stored by the writer.
     put: AtomicU64,
+    /// Where the next one is due; the writer's alone.
+    due: AtomicU64,
 }
 
 impl fmt::Debug for Marks {
@@ -46,9 +48,10 @@ impl fmt::Debug for Marks {
 }
 
 impl Marks {
-    fn new() -> Marks {
+    fn new(due: u64) -> Marks {
         let slots = (0..MARKS).map(|_| Default::default()).collect();
-        Marks { slots, taken: AtomicU64::new(0), put: AtomicU64::new(0) }
+        let (taken, put) = Default::default();
+        Marks { slots, taken, put, due: AtomicU64::new(due) }
     }
 
     /// For the writer's thread alone. A mark for which there is no place is not needed: the block becomes larger.
@@ -103,6 +106,7 @@ struct State {
 
 impl Cover {
     pub(crate) fn new(path: &Path, file: Arc<File>, index: Option<IndexWriter>, mapped: bool) -> Cover {
+        let due = index.as_ref().map_or(0, |index| index.covered().end) + BLOCK_BYTES;
         let state = index.map(|index| State {
             index,
             mapped,
@@ -111,14 +115,17 @@ impl Cover {
             is_stale: false,
             covered_all: Instant::now(),
         });
-        Cover { path: path.to_owned(), file, marks: Marks::new(), state: Mutex::new(state) }
+        Cover { path: path.to_owned(), file, marks: Marks::new(due), state: Mutex::new(state) }
     }
 
-    /// Says that a block may end here; returns where the next one should. For the writer's thread.
+    /// Says that a block may end here, where it is time for one; returns where the next one should end. For the writer's thread.
     #[cold]
     pub(crate) fn mark(&self, published: Pair) -> u64 {
-        self.marks.put(published);
-        published.end + BLOCK_BYTES
+        if published.end >= self.marks.due.load(Ordering::Relaxed) {
+            self.marks.put(published);
+            self.marks.due.store(published.end + BLOCK_BYTES, Ordering::Relaxed);
+        }
+        self.marks.due.load(Ordering::Relaxed)
     }
 
     /// Covers whole blocks, and once a second what there is; `true` where there is more to do. For the helper thread; where that

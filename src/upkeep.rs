@@ -78,6 +78,14 @@ impl Upkeep {
         self.more_durable_to_wake.store(true, Ordering::Release); // As above.
     }
 
+    /// For a writer without a helper thread.
+    pub(crate) fn run_if_due(&self) {
+        let last = self.page.heartbeat.load(Ordering::Relaxed); // Its own.
+        if futex::monotonic().as_nanos() as u64 - last >= BUSY.as_nanos() as u64 {
+            self.run();
+        }
+    }
+
     fn wake(&self) {
         if self.more_to_wake.swap(false, Ordering::Acquire) {
             self.wake_all();

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use flushes::Flushes;
 use immuta::{Durability, Error, Evidence, Reader, Start, Tailer, Writer, WriterState};
 use support::forge::{FAILED, Image, index_path};
+use support::process::Helper;
 use support::{LIMIT, Log, drain, next, positions, until};
 
 fn open(log: &Log, durability: Durability) -> Writer {
@@ -305,4 +306,31 @@ fn a_writer_that_never_pauses_is_flushed_at_intervals() {
         last = durable;
         assert!(begin.elapsed() < LIMIT, "{advances} flushes beside {last} records");
     }
+}
+
+/// A writer that was refused a helper thread flushes as well: the append that comes after the interval has passed does it.
+#[test]
+fn without_a_helper_thread_an_append_flushes_what_is_due() {
+    if !support::is_root() {
+        return;
+    }
+    let log = Log::new();
+    for dir in [log.dir.path(), &*log.control] {
+        std::os::unix::fs::chown(dir, Some(65534), Some(65534)).unwrap();
+    }
+    let mut writer = Helper::start("write_alone", &log, "uid=65534 interval_ms=20");
+    assert!(writer.expect("notices").join(" ").contains("NoHelper"));
+    // Far less than a block of the index.
+    let mut appended = 0;
+    until("a record is durable", || {
+        writer.say("a record");
+        appended += 1;
+        std::thread::sleep(Duration::from_millis(5));
+        writer.say("");
+        let durable = writer.numbers("durable")[0];
+        assert!(durable <= appended && appended < 2000);
+        durable > 0
+    });
+    writer.succeeds();
+    assert_eq!(log.reader().verify(|_| true).unwrap().checked, appended, "and all of it has checksums");
 }

@@ -25,7 +25,7 @@ use crate::error::{Error, Result};
 use crate::format::control::state;
 use crate::format::log::{SIZE_BYTES, next_position};
 use crate::growth::Growth;
-use crate::helper::{Chore, Employed};
+use crate::helper::Employed;
 use crate::protocol::Pair;
 use crate::space::Space;
 use crate::stat::{Recovery, Stat, WriterState};
@@ -211,14 +211,15 @@ impl Writer {
         }
     }
 
-    /// A block ends here; and where there is no helper thread, this is when its work is done.
+    /// A block ends here. Where there is no helper thread, each append comes here, to do its work when that is due.
     #[cold]
     fn mark(&mut self) {
         self.mark_at = self.cover.mark(self.published);
         if let Some(work) = &self.work
             && !work.employed.is_helped()
         {
-            work.upkeep.run();
+            self.mark_at = 0;
+            work.upkeep.run_if_due();
         }
     }
 

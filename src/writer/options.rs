@@ -13,7 +13,6 @@ use crate::control::{self, Beginning, ControlWriter, LastPage, Subject};
 use crate::cover::Cover;
 use crate::durable::Durable;
 use crate::error::{Error, Result};
-use crate::format::index::BLOCK_BYTES;
 use crate::growth::Growth;
 use crate::helper;
 use crate::index;
@@ -47,7 +46,8 @@ pub enum Notice {
         /// The log.
         path: PathBuf,
     },
-    /// There is no helper thread: the writer does all the work itself, and flushes only at `sync` and at close.
+    /// There is no helper thread: appends do its work, so that what the last ones leave is flushed only at the next one, at `sync` or
+    /// at close.
     NoHelper,
     /// The index cannot be written: records are sought by a walk, and no checksums are kept.
     NoIndex {
@@ -216,7 +216,7 @@ impl WriterOptions {
             durable,
             cover,
             ordered: self.durability == Durability::Sync,
-            mark_at: pair.end + BLOCK_BYTES,
+            mark_at: 0,
             path: path.to_owned(),
             file,
             failed: false,

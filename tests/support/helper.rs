@@ -69,6 +69,9 @@ impl Args {
     fn writer(&self) -> WriterOptions {
         let mut options = WriterOptions::new();
         options.control_dir(self.text("control")).doorbell_mode(self.number("bell_mode", 0o600));
+        if self.has("interval_ms") {
+            options.durability(Durability::Interval(std::time::Duration::from_millis(self.number("interval_ms", 0))));
+        }
         if self.has("window") {
             options.window(self.number("window", 0));
         }

@@ -59,7 +59,8 @@ pub fn follow_with_fewer_rights(args: &Args) {
     say(format_args!("read {}", read_in_threads(&reader)));
 }
 
-/// A writer without a helper thread: the user `uid` may have no more threads. Says `notices …`, then appends what it is told.
+/// A writer without a helper thread: the user `uid` may have no more threads. Says `notices …`, then appends what it is told, and says
+/// `durable N` to an empty line.
 pub fn write_alone(args: &Args) {
     use nix::sys::resource::{Resource, setrlimit};
     args.become_user();
@@ -67,7 +68,11 @@ pub fn write_alone(args: &Args) {
     let mut writer = args.writer().open(args.text("log")).expect("the log opens");
     say(format_args!("notices {:?}", writer.notices()));
     while let Some(line) = listen() {
-        writer.append(line.as_bytes()).expect("a record");
+        if line.is_empty() {
+            say(format_args!("durable {}", writer.durable()));
+        } else {
+            writer.append(line.as_bytes()).expect("a record");
+        }
     }
     writer.close().expect("a clean close");
 }
