@@ -27,60 +27,60 @@ static double now(void)
 
 static _Noreturn void give_up(void)
 {
-    fprintf(stderr, "bench: %s\n", immuta_reader_last_error()->message);
+    fprintf(stderr, "bench: %s\n", immuta_c_last_error()->message);
     exit(1);
 }
 
-static immuta_tailer *tail(immuta_reader **reader, const char *path)
+static immuta_c_tailer *tail(immuta_c_reader **reader, const char *path)
 {
-    immuta_tailer *tailer;
-    if (immuta_reader_open(path, NULL, reader) || immuta_reader_tail(*reader, IMMUTA_READER_BEGINNING, 0, &tailer))
+    immuta_c_tailer *tailer;
+    if (immuta_c_reader_open(path, NULL, reader) || immuta_c_reader_tail(*reader, IMMUTA_C_BEGINNING, 0, &tailer))
         give_up();
     return tailer;
 }
 
 static struct pass by_next(const char *path)
 {
-    immuta_reader *reader;
-    immuta_tailer *tailer = tail(&reader, path);
-    struct immuta_reader_record record;
+    immuta_c_reader *reader;
+    immuta_c_tailer *tailer = tail(&reader, path);
+    struct immuta_c_record record;
     struct pass pass = { 0, 0 };
     uintptr_t sum = 0;
     int status;
-    while ((status = immuta_tailer_try_next(tailer, &record)) == IMMUTA_READER_OK) {
+    while ((status = immuta_c_tailer_try_next(tailer, &record)) == IMMUTA_C_OK) {
         pass.records++;
         pass.bytes += record.size;
         sum += (uintptr_t)record.payload;
     }
-    if (status != IMMUTA_READER_NONE)
+    if (status != IMMUTA_C_NONE)
         give_up();
     sink = sum;
-    immuta_tailer_close(tailer);
-    immuta_reader_close(reader);
+    immuta_c_tailer_close(tailer);
+    immuta_c_reader_close(reader);
     return pass;
 }
 
 static struct pass by_batch(const char *path)
 {
-    immuta_reader *reader;
-    immuta_tailer *tailer = tail(&reader, path);
-    struct immuta_reader_record records[BATCH];
+    immuta_c_reader *reader;
+    immuta_c_tailer *tailer = tail(&reader, path);
+    struct immuta_c_record records[BATCH];
     struct pass pass = { 0, 0 };
     uintptr_t sum = 0;
     size_t n;
     int status;
-    while ((status = immuta_tailer_next_batch(tailer, 0, records, BATCH, &n)) == IMMUTA_READER_OK) {
+    while ((status = immuta_c_tailer_next_batch(tailer, 0, records, BATCH, &n)) == IMMUTA_C_OK) {
         pass.records += n;
         for (size_t i = 0; i < n; i++) {
             pass.bytes += records[i].size;
             sum += (uintptr_t)records[i].payload;
         }
     }
-    if (status != IMMUTA_READER_TIMED_OUT)
+    if (status != IMMUTA_C_TIMED_OUT)
         give_up();
     sink = sum;
-    immuta_tailer_close(tailer);
-    immuta_reader_close(reader);
+    immuta_c_tailer_close(tailer);
+    immuta_c_reader_close(reader);
     return pass;
 }
 

@@ -21,7 +21,7 @@ static const char USAGE[] = "usage: follow LOG [--skip N] [--count N] [--timeout
 
 enum { BATCH = 256, LINE = 64, FLUSH = 64 << 10, TURN = 200000000 /* ns */ };
 
-static struct immuta_reader_record records[BATCH];
+static struct immuta_c_record records[BATCH];
 static char out[FLUSH + LINE];
 static size_t filled;
 static uint32_t table[8][256];
@@ -55,7 +55,7 @@ static uint32_t crc_of(const unsigned char *at, uint64_t bytes)
     return ~crc;
 }
 
-static immuta_tailer *volatile stoppable;
+static immuta_c_tailer *volatile stoppable;
 static volatile sig_atomic_t stopped_by;
 
 static void on_signal(int signal)
@@ -63,7 +63,7 @@ static void on_signal(int signal)
     stopped_by = signal;
     if (!stoppable)
         _exit(128 + signal); /* nothing is printed yet */
-    immuta_tailer_stop(stoppable);
+    immuta_c_tailer_stop(stoppable);
 }
 
 static void flush(void)
@@ -84,12 +84,12 @@ static void flush(void)
 }
 
 /* Waits for records. In turns, between which it is seen that nobody reads our output any more, as that ends us, too. */
-static int wait_batch(immuta_tailer *tailer, int64_t limit, size_t most, size_t *n)
+static int wait_batch(immuta_c_tailer *tailer, int64_t limit, size_t most, size_t *n)
 {
     for (;;) {
         int64_t turn = limit >= 0 && limit < TURN ? limit : TURN;
-        int status = immuta_tailer_next_batch(tailer, turn, records, most, n);
-        if (status != IMMUTA_READER_TIMED_OUT || turn == limit)
+        int status = immuta_c_tailer_next_batch(tailer, turn, records, most, n);
+        if (status != IMMUTA_C_TIMED_OUT || turn == limit)
             return status;
         limit -= limit < 0 ? 0 : turn;
         struct pollfd output = { .fd = STDOUT_FILENO };
@@ -110,7 +110,7 @@ static char *decimal(char *to, uint64_t n)
     return to;
 }
 
-static void print(const struct immuta_reader_record *record)
+static void print(const struct immuta_c_record *record)
 {
     char *to = decimal(out + filled, record->sequence);
     uint32_t crc = crc_of(record->payload, record->size);
@@ -152,18 +152,18 @@ static int64_t seconds(const char *option, const char *text)
 
 static int ended(void)
 {
-    const struct immuta_reader_error *error = immuta_reader_last_error();
+    const struct immuta_c_error *error = immuta_c_last_error();
     flush();
-    if (error->status == IMMUTA_READER_STOPPED)
+    if (error->status == IMMUTA_C_STOPPED)
         return 128 + stopped_by;
-    if (error->status == IMMUTA_READER_TIMED_OUT)
+    if (error->status == IMMUTA_C_TIMED_OUT)
         return 6;
     fprintf(stderr, "follow: %s\n", error->message);
     switch (error->status) {
-    case IMMUTA_READER_NOT_FOUND:
-    case IMMUTA_READER_REPLACED:
+    case IMMUTA_C_NOT_FOUND:
+    case IMMUTA_C_REPLACED:
         return 3;
-    case IMMUTA_READER_DAMAGED:
+    case IMMUTA_C_DAMAGED:
         return 5;
     default:
         return 1;
@@ -201,28 +201,28 @@ int main(int argc, char **argv)
     sigaction(SIGTERM, &action, NULL);
     signal(SIGPIPE, SIG_DFL); /* a reader of our output that leaves ends us, quietly */
 
-    immuta_reader *reader;
-    immuta_tailer *tailer;
-    struct immuta_reader_options options = { .wait_for_log = timeout > 0 ? timeout : 0 };
-    if (immuta_reader_open(path, &options, &reader) || immuta_reader_tail(reader, IMMUTA_READER_SEQUENCE, skip, &tailer))
+    immuta_c_reader *reader;
+    immuta_c_tailer *tailer;
+    struct immuta_c_options options = { .wait_for_log = timeout > 0 ? timeout : 0 };
+    if (immuta_c_reader_open(path, &options, &reader) || immuta_c_reader_tail(reader, IMMUTA_C_SEQUENCE, skip, &tailer))
         return ended();
     stoppable = tailer;
     int status;
     do {
         size_t n = 0, most = left < BATCH ? left : BATCH;
-        status = immuta_tailer_next_batch(tailer, 0, records, most, &n);
-        if (status == IMMUTA_READER_TIMED_OUT && timeout != 0) {
+        status = immuta_c_tailer_next_batch(tailer, 0, records, most, &n);
+        if (status == IMMUTA_C_TIMED_OUT && timeout != 0) {
             flush();
             status = wait_batch(tailer, timeout, most, &n);
         }
         for (size_t i = 0; i < n; i++)
             print(records + i);
         left -= counted ? n : 0;
-    } while (status == IMMUTA_READER_OK && left > 0);
-    int code = status == IMMUTA_READER_OK ? 0 : ended();
+    } while (status == IMMUTA_C_OK && left > 0);
+    int code = status == IMMUTA_C_OK ? 0 : ended();
     flush();
     stoppable = NULL;
-    immuta_tailer_close(tailer);
-    immuta_reader_close(reader);
+    immuta_c_tailer_close(tailer);
+    immuta_c_reader_close(reader);
     return code;
 }

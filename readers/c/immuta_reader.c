@@ -48,7 +48,7 @@ enum { CP_STATE = 128, CP_HEARTBEAT = 256, CP_END = 384, CP_COMMIT = 392, CP_SLO
 enum { OPEN = 1, CLOSED = 2, FAILED = 3, SUPERSEDED = 4 };                                  /* its state */
 enum { DB_ANNOUNCED = 128 };                                                                /* of the doorbell */
 
-static const int64_t SLICE = 25 * MS;      /* the longest sleep: immuta_tailer_stop() only sets a flag */
+static const int64_t SLICE = 25 * MS;      /* the longest sleep: immuta_c_tailer_stop() only sets a flag */
 static const int64_t UPKEEP = 100 * MS;    /* how often names, locks and heartbeats are looked at */
 static const int64_t DEAD = 2 * NS;        /* a heartbeat that is older is none */
 static const int64_t POLL = 10 * MS;       /* the longest interval of looking where nobody wakes us */
@@ -56,7 +56,7 @@ static const int64_t POLL_PAGE = MS / 5;   /* the first one, of a load from memo
 static const int64_t POLL_COUNT = MS;      /* the first one, of system calls */
 static const uint64_t LIVE = INT64_MAX - 1; /* the byte that a writer locks */
 
-struct immuta_tailer {
+struct immuta_c_tailer {
     char *path, *control_dir;
     int fd;
     dev_t device;
@@ -87,28 +87,28 @@ struct immuta_tailer {
     uint64_t step;
 };
 
-struct immuta_reader {
-    struct immuta_tailer walk; /* finds what is asked for, and remembers where it was */
+struct immuta_c_reader {
+    struct immuta_c_tailer walk; /* finds what is asked for, and remembers where it was */
 };
 
 /* ---- errors ---- */
 
-static _Thread_local struct immuta_reader_error last;
+static _Thread_local struct immuta_c_error last;
 
-const struct immuta_reader_error *immuta_reader_last_error(void)
+const struct immuta_c_error *immuta_c_last_error(void)
 {
     return &last;
 }
 
 __attribute__((format(printf, 6, 7))) static int
-fail(enum immuta_reader_status status, int system_error, const char *path, uint64_t position, uint64_t sequence, const char *what, ...)
+fail(enum immuta_c_status status, int system_error, const char *path, uint64_t position, uint64_t sequence, const char *what, ...)
 {
     last.status = status;
     last.system_error = system_error;
     last.position = position;
     last.sequence = sequence;
     int n = snprintf(last.message, sizeof last.message, "%.4096s: ", path);
-    if (status == IMMUTA_READER_DAMAGED)
+    if (status == IMMUTA_C_DAMAGED)
         n += snprintf(last.message + n, sizeof last.message - (size_t)n, "damaged at position %" PRIu64 ", record %" PRIu64 ": ", position, sequence);
     va_list args;
     va_start(args, what);
@@ -119,10 +119,10 @@ fail(enum immuta_reader_status status, int system_error, const char *path, uint6
 
 static int refused(const char *path, const char *what, int system_error)
 {
-    return fail(IMMUTA_READER_SYSTEM, system_error, path, 0, 0, "%s: %s", what, strerror(system_error));
+    return fail(IMMUTA_C_SYSTEM, system_error, path, 0, 0, "%s: %s", what, strerror(system_error));
 }
 
-#define damaged(t, ...) fail(IMMUTA_READER_DAMAGED, 0, (t)->path, (t)->position, (t)->sequence, __VA_ARGS__)
+#define damaged(t, ...) fail(IMMUTA_C_DAMAGED, 0, (t)->path, (t)->position, (t)->sequence, __VA_ARGS__)
 
 /* ---- bytes, numbers, time ---- */
 
@@ -181,7 +181,7 @@ static ssize_t read_at(int fd, void *buffer, size_t bytes, uint64_t position)
 enum { TRUE_COUNT, UNTRUE_COUNT, NO_COUNT };
 
 /* The count, and then the file's size. UNTRUE_COUNT where so many records have no room; NO_COUNT with errno. */
-static int read_count(const struct immuta_tailer *t, uint64_t *count, uint64_t *size)
+static int read_count(const struct immuta_c_tailer *t, uint64_t *count, uint64_t *size)
 {
     uint64_t once = 0, again = 0;
     ssize_t n = read_at(t->fd, &once, sizeof once, 0);
@@ -211,32 +211,32 @@ static int read_count(const struct immuta_tailer *t, uint64_t *count, uint64_t *
     return n == sizeof once && *size >= 8 && *count <= (*size - 8) / 8 ? TRUE_COUNT : UNTRUE_COUNT;
 }
 
-static int log_count(const struct immuta_tailer *t, uint64_t *count, uint64_t *size)
+static int log_count(const struct immuta_c_tailer *t, uint64_t *count, uint64_t *size)
 {
     switch (read_count(t, count, size)) {
     case TRUE_COUNT:
-        return IMMUTA_READER_OK;
+        return IMMUTA_C_OK;
     case NO_COUNT:
         return refused(t->path, "reading the count", errno);
     default:
         if (*size < 8)
-            return fail(IMMUTA_READER_DAMAGED, 0, t->path, 0, 0, "a file of %" PRIu64 " bytes has no count", *size);
-        return fail(IMMUTA_READER_DAMAGED, 0, t->path, 0, 0, "a file of %" PRIu64 " bytes cannot hold %" PRIu64 " records", *size, *count);
+            return fail(IMMUTA_C_DAMAGED, 0, t->path, 0, 0, "a file of %" PRIu64 " bytes has no count", *size);
+        return fail(IMMUTA_C_DAMAGED, 0, t->path, 0, 0, "a file of %" PRIu64 " bytes cannot hold %" PRIu64 " records", *size, *count);
     }
 }
 
-static int writer_locks(const struct immuta_tailer *t, bool *held)
+static int writer_locks(const struct immuta_c_tailer *t, bool *held)
 {
     struct flock lock = { .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = (off_t)LIVE, .l_len = 1 };
     if (fcntl(t->fd, F_OFD_GETLK, &lock) != 0)
         return refused(t->path, "asking for the writer's lock", errno);
     *held = lock.l_type != F_UNLCK;
-    return IMMUTA_READER_OK;
+    return IMMUTA_C_OK;
 }
 
 /* ---- the control page ---- */
 
-static void page_drop(struct immuta_tailer *t)
+static void page_drop(struct immuta_c_tailer *t)
 {
     if (t->page)
         munmap((void *)t->page, PAGE);
@@ -247,7 +247,7 @@ static void page_drop(struct immuta_tailer *t)
 }
 
 /* Maps an ordinary file of the log's owner, or of root; NULL where it is not that. */
-static unsigned char *map_control(const struct immuta_tailer *t, const char *suffix, bool write, struct stat *st)
+static unsigned char *map_control(const struct immuta_c_tailer *t, const char *suffix, bool write, struct stat *st)
 {
     char name[PATH_MAX];
     int n = snprintf(name, sizeof name, "%s/immuta-%ju-%ju%s", t->control_dir, (uintmax_t)t->device, (uintmax_t)t->inode, suffix);
@@ -266,7 +266,7 @@ static unsigned char *map_control(const struct immuta_tailer *t, const char *suf
 }
 
 /* Count and end of one event; false where the writer was faster, again and again. */
-static bool page_pair(const struct immuta_tailer *t, uint64_t *count, uint64_t *end)
+static bool page_pair(const struct immuta_c_tailer *t, uint64_t *count, uint64_t *end)
 {
     for (int i = 0; i < PAIR_TRIES; i++) {
         uint64_t commit = acquire(t->page + CP_COMMIT);
@@ -280,7 +280,7 @@ static bool page_pair(const struct immuta_tailer *t, uint64_t *count, uint64_t *
 }
 
 /* Whether the page does not claim more than the log has. */
-static bool page_fits(const struct immuta_tailer *t)
+static bool page_fits(const struct immuta_c_tailer *t)
 {
     uint64_t count, end, log_records, log_bytes;
     return page_pair(t, &count, &end) && end >= 8 && acquire(t->page + CP_END) >= 8 && /* first the page: the log is ahead of it */
@@ -288,7 +288,7 @@ static bool page_fits(const struct immuta_tailer *t)
 }
 
 /* The page that has the name now: t->page, or NULL where there is none that may be believed. */
-static void page_find(struct immuta_tailer *t)
+static void page_find(struct immuta_c_tailer *t)
 {
     struct stat st;
     unsigned char *page = map_control(t, "", false, &st);
@@ -313,7 +313,7 @@ static void page_find(struct immuta_tailer *t)
     t->moved_at = clock_ns();
 }
 
-static void bell_find(struct immuta_tailer *t)
+static void bell_find(struct immuta_c_tailer *t)
 {
     struct stat st;
     unsigned char *bell = t->bell ? NULL : map_control(t, ".bell", true, &st);
@@ -326,7 +326,7 @@ static void bell_find(struct immuta_tailer *t)
 }
 
 /* Whether a page's heart beats: it is young, or has moved before our eyes (clocks differ between time namespaces). */
-static bool page_beats(struct immuta_tailer *t, int64_t now)
+static bool page_beats(struct immuta_c_tailer *t, int64_t now)
 {
     uint64_t heartbeat = acquire(t->page + CP_HEARTBEAT), end = acquire(t->page + CP_END);
     if (heartbeat != t->heartbeat || end != t->page_end) {
@@ -339,14 +339,14 @@ static bool page_beats(struct immuta_tailer *t, int64_t now)
 }
 
 /* Looks the page's name up, and decides whether it, or the count in the log, says how far the log goes. */
-static void look(struct immuta_tailer *t, int64_t now)
+static void look(struct immuta_c_tailer *t, int64_t now)
 {
     bool held = false;
     page_find(t);
     if (!t->page)
         return;
     bool beats = page_beats(t, now);
-    if (writer_locks(t, &held) != IMMUTA_READER_OK || !held) {
+    if (writer_locks(t, &held) != IMMUTA_C_OK || !held) {
         t->follows = t->moved = false;
     } else if (!t->follows) {
         t->follows = beats && page_fits(t);
@@ -360,7 +360,7 @@ static void look(struct immuta_tailer *t, int64_t now)
 }
 
 /* What the page does not say: that another has its name, that its writer died, that the log is gone. */
-static int upkeep(struct immuta_tailer *t, int64_t now)
+static int upkeep(struct immuta_c_tailer *t, int64_t now)
 {
     t->upkeep_at = now;
     look(t, now);
@@ -374,13 +374,13 @@ static int upkeep(struct immuta_tailer *t, int64_t now)
     }
     if (t->replaced)
         page_drop(t);
-    return IMMUTA_READER_OK;
+    return IMMUTA_C_OK;
 }
 
 /* ---- from record to record ---- */
 
 /* Learns how far the log has come. */
-static int refresh(struct immuta_tailer *t)
+static int refresh(struct immuta_c_tailer *t)
 {
     uint64_t count, size;
     if (t->follows) {
@@ -389,10 +389,10 @@ static int refresh(struct immuta_tailer *t)
         t->on_page = true;
         t->count = UINT64_MAX;
         t->end = acquire(t->page + CP_END);
-        return IMMUTA_READER_OK;
+        return IMMUTA_C_OK;
     }
     int status = log_count(t, &count, &size);
-    if (status != IMMUTA_READER_OK)
+    if (status != IMMUTA_C_OK)
         return status;
     if (count < t->sequence)
         return damaged(t, "the log has %" PRIu64 " records now, fewer than were read", count);
@@ -403,15 +403,15 @@ static int refresh(struct immuta_tailer *t)
     }
     t->count = count;
     t->end = size;
-    return IMMUTA_READER_OK;
+    return IMMUTA_C_OK;
 }
 
-static bool is_there(const struct immuta_tailer *t)
+static bool is_there(const struct immuta_c_tailer *t)
 {
     return t->sequence < t->count && (!t->on_page || t->position < t->end);
 }
 
-static int fill(struct immuta_tailer *t, size_t bytes)
+static int fill(struct immuta_c_tailer *t, size_t bytes)
 {
     if (t->big_bytes > KEEP) {
         free(t->big);
@@ -426,23 +426,23 @@ static int fill(struct immuta_tailer *t, size_t bytes)
         return refused(t->path, "reading", errno);
     t->at = t->chunk;
     t->left = (size_t)n;
-    return n < 8 ? damaged(t, "the file ends before its size field does") : IMMUTA_READER_OK;
+    return n < 8 ? damaged(t, "the file ends before its size field does") : IMMUTA_C_OK;
 }
 
-static void give(struct immuta_tailer *t, struct immuta_reader_record *record, const void *payload, uint64_t size)
+static void give(struct immuta_c_tailer *t, struct immuta_c_record *record, const void *payload, uint64_t size)
 {
-    *record = (struct immuta_reader_record){ .sequence = t->sequence, .position = t->position, .payload = payload, .size = size };
+    *record = (struct immuta_c_record){ .sequence = t->sequence, .position = t->position, .payload = payload, .size = size };
 }
 
 /* Takes the next record, which is there; passes over it where record is NULL, without reading what does not lie in the chunk. */
-static int take(struct immuta_tailer *t, struct immuta_reader_record *record)
+static int take(struct immuta_c_tailer *t, struct immuta_c_record *record)
 {
     int status;
     uint64_t size = 0, room = t->end > t->position ? t->end - t->position : 0;
     if (room < 8)
         return damaged(t, "its size field reaches beyond the end, which is at %" PRIu64, t->end);
     if (t->left < 8 || number(t->at) > t->left - 8) {
-        if ((status = fill(t, room < t->step ? room : t->step)) != IMMUTA_READER_OK)
+        if ((status = fill(t, room < t->step ? room : t->step)) != IMMUTA_C_OK)
             return status;
         t->step = t->step * 2 < CHUNK ? t->step * 2 : CHUNK;
     }
@@ -458,10 +458,10 @@ static int take(struct immuta_tailer *t, struct immuta_reader_record *record)
             return damaged(t, "its size of %" PRIu64 " bytes reaches beyond the file's end at %ju", size, (uintmax_t)st.st_size);
     }
     if (record && size > t->max_record)
-        return fail(IMMUTA_READER_TOO_LARGE, 0, t->path, t->position, t->sequence, "record %" PRIu64 " at position %" PRIu64 " has %" PRIu64 " bytes, and no more than %" PRIu64 " are taken",
+        return fail(IMMUTA_C_TOO_LARGE, 0, t->path, t->position, t->sequence, "record %" PRIu64 " at position %" PRIu64 " has %" PRIu64 " bytes, and no more than %" PRIu64 " are taken",
                     t->sequence, t->position, size, t->max_record);
     if (record && !whole && size <= CHUNK - 8) {
-        if ((status = fill(t, size + 8)) != IMMUTA_READER_OK)
+        if ((status = fill(t, size + 8)) != IMMUTA_C_OK)
             return status;
         if (t->left < size + 8)
             return damaged(t, "the file ends within its %" PRIu64 " bytes", size);
@@ -487,11 +487,11 @@ static int take(struct immuta_tailer *t, struct immuta_reader_record *record)
     t->left = whole ? t->left - 8 - size : 0;
     t->position += 8 + size;
     t->sequence++;
-    return IMMUTA_READER_OK;
+    return IMMUTA_C_OK;
 }
 
 /* The same where all of it lies in the chunk: nearly always. */
-static inline bool quick(struct immuta_tailer *t, struct immuta_reader_record *record)
+static inline bool quick(struct immuta_c_tailer *t, struct immuta_c_record *record)
 {
     if (t->left < 8 || t->sequence >= t->count || t->sequence < t->skip_to)
         return false;
@@ -563,7 +563,7 @@ static const unsigned char *piece(struct index *x, uint64_t i)
     return crc_of(&x->crc, 0, p, PIECE - 4) == number32(p + PIECE - 4) ? p : NULL;
 }
 
-static bool index_open(const struct immuta_tailer *t, struct index *x)
+static bool index_open(const struct immuta_c_tailer *t, struct index *x)
 {
     char real[PATH_MAX + 4];
     if (!realpath(t->path, real))
@@ -608,7 +608,7 @@ static uint64_t index_search(struct index *x, uint64_t target)
 }
 
 /* Whether the bytes of a block are those that its checksum is of, so that records begin where it says. */
-static bool block_true(struct immuta_tailer *t, struct index *x, uint64_t position, uint64_t length, uint64_t records, uint32_t checksum)
+static bool block_true(struct immuta_c_tailer *t, struct index *x, uint64_t position, uint64_t length, uint64_t records, uint32_t checksum)
 {
     unsigned char size[8];
     if (records == 1)
@@ -629,7 +629,7 @@ static bool block_true(struct immuta_tailer *t, struct index *x, uint64_t positi
 }
 
 /* A place at or before record target, by the index; false where it has none that is true. Count and end: what may be read. */
-static bool index_find(struct immuta_tailer *t, uint64_t target, uint64_t count, uint64_t end, uint64_t *sequence, uint64_t *position)
+static bool index_find(struct immuta_c_tailer *t, uint64_t target, uint64_t count, uint64_t end, uint64_t *sequence, uint64_t *position)
 {
     struct index x;
     bool found = false;
@@ -657,7 +657,7 @@ static bool index_find(struct immuta_tailer *t, uint64_t target, uint64_t count,
 }
 
 /* Goes to record target, which is not greater than count. */
-static int seek(struct immuta_tailer *t, uint64_t target, uint64_t count)
+static int seek(struct immuta_c_tailer *t, uint64_t target, uint64_t count)
 {
     uint64_t sequence, position;
     bool ahead = t->sequence <= target;
@@ -677,14 +677,14 @@ static int seek(struct immuta_tailer *t, uint64_t target, uint64_t count)
     }
     while (t->sequence < target) {
         int status = take(t, NULL);
-        if (status != IMMUTA_READER_OK)
+        if (status != IMMUTA_C_OK)
             return status;
     }
-    return IMMUTA_READER_OK;
+    return IMMUTA_C_OK;
 }
 
 /* How many records may be read now; where the page tells also their end, else *end is 0. Records below may be taken then. */
-static int extent(struct immuta_tailer *t, uint64_t *count, uint64_t *end)
+static int extent(struct immuta_c_tailer *t, uint64_t *count, uint64_t *end)
 {
     int64_t now = clock_ns();
     *end = 0;
@@ -695,7 +695,7 @@ static int extent(struct immuta_tailer *t, uint64_t *count, uint64_t *end)
     if (t->follows && !page_pair(t, count, end))
         t->follows = false;
     int status = refresh(t);
-    if (status == IMMUTA_READER_OK && !t->on_page)
+    if (status == IMMUTA_C_OK && !t->on_page)
         *count = t->count;
     return status;
 }
@@ -703,43 +703,43 @@ static int extent(struct immuta_tailer *t, uint64_t *count, uint64_t *end)
 /* ---- who is writing ---- */
 
 /* Whether the file ends exactly behind its last record. */
-static int ends_exactly(struct immuta_tailer *walk, bool *exactly)
+static int ends_exactly(struct immuta_c_tailer *walk, bool *exactly)
 {
     uint64_t count, size;
     walk->follows = false; /* there is no page */
     int status = refresh(walk);
     count = walk->count;
     size = walk->end;
-    if (status == IMMUTA_READER_OK)
+    if (status == IMMUTA_C_OK)
         status = seek(walk, count, count);
-    *exactly = status == IMMUTA_READER_OK && (size == walk->position || size == 0);
+    *exactly = status == IMMUTA_C_OK && (size == walk->position || size == 0);
     return status;
 }
 
-static struct immuta_tailer *clone(const struct immuta_tailer *t);
+static struct immuta_c_tailer *clone(const struct immuta_c_tailer *t);
 
-static int writer_state(struct immuta_tailer *t, struct immuta_tailer *walk, enum immuta_reader_writer *state)
+static int writer_state(struct immuta_c_tailer *t, struct immuta_c_tailer *walk, enum immuta_c_writer *state)
 {
     for (int looks = 1;; looks++) {
         bool held, exactly = false;
         int status = writer_locks(t, &held);
-        if (status != IMMUTA_READER_OK)
+        if (status != IMMUTA_C_OK)
             return status;
         page_find(t);
         uint64_t page_state = t->page ? acquire(t->page + CP_STATE) : 0;
         if (held) {
-            *state = page_state == FAILED && page_beats(t, clock_ns()) ? IMMUTA_READER_WRITER_FAILED : IMMUTA_READER_WRITER_ALIVE;
-            return IMMUTA_READER_OK;
+            *state = page_state == FAILED && page_beats(t, clock_ns()) ? IMMUTA_C_WRITER_FAILED : IMMUTA_C_WRITER_ALIVE;
+            return IMMUTA_C_OK;
         }
         if (page_state == FAILED || page_state == CLOSED) {
-            *state = page_state == FAILED ? IMMUTA_READER_WRITER_FAILED : IMMUTA_READER_WRITER_CLOSED;
-            return IMMUTA_READER_OK;
+            *state = page_state == FAILED ? IMMUTA_C_WRITER_FAILED : IMMUTA_C_WRITER_CLOSED;
+            return IMMUTA_C_OK;
         }
-        if (!t->page && (status = ends_exactly(walk, &exactly)) != IMMUTA_READER_OK)
+        if (!t->page && (status = ends_exactly(walk, &exactly)) != IMMUTA_C_OK)
             return status;
         if (exactly || looks == GONE_LOOKS) {
-            *state = exactly ? IMMUTA_READER_WRITER_CLOSED : IMMUTA_READER_WRITER_GONE;
-            return IMMUTA_READER_OK;
+            *state = exactly ? IMMUTA_C_WRITER_CLOSED : IMMUTA_C_WRITER_GONE;
+            return IMMUTA_C_OK;
         }
     }
 }
@@ -747,33 +747,33 @@ static int writer_state(struct immuta_tailer *t, struct immuta_tailer *walk, enu
 /* ---- waiting ---- */
 
 /* The next record, if it is there. */
-static int advance(struct immuta_tailer *t, struct immuta_reader_record *record)
+static int advance(struct immuta_c_tailer *t, struct immuta_c_record *record)
 {
     for (bool looked = false;; looked = true) {
         while (is_there(t)) {
             bool wanted = t->sequence >= t->skip_to;
             int status = take(t, wanted ? record : NULL);
-            if (wanted || status != IMMUTA_READER_OK)
+            if (wanted || status != IMMUTA_C_OK)
                 return status;
         }
         if (looked && t->replaced)
-            return fail(IMMUTA_READER_REPLACED, 0, t->path, t->position, t->sequence, "the log was removed, or another file has its name, after record %" PRIu64, t->sequence);
+            return fail(IMMUTA_C_REPLACED, 0, t->path, t->position, t->sequence, "the log was removed, or another file has its name, after record %" PRIu64, t->sequence);
         if (looked)
-            return IMMUTA_READER_NONE;
+            return IMMUTA_C_NONE;
         int64_t now = clock_ns();
         uint64_t state = t->follows ? acquire(t->page + CP_STATE) : OPEN;
-        int status = IMMUTA_READER_OK;
+        int status = IMMUTA_C_OK;
         if (!t->replaced && (now - t->upkeep_at >= UPKEEP || state == CLOSED || state == SUPERSEDED))
             status = upkeep(t, now);
-        if (status == IMMUTA_READER_OK)
+        if (status == IMMUTA_C_OK)
             status = refresh(t);
-        if (status != IMMUTA_READER_OK)
+        if (status != IMMUTA_C_OK)
             return status;
     }
 }
 
 /* Sleeps until there may be news, at most for limit and SLICE. */
-static void doze(struct immuta_tailer *t, int64_t limit, int64_t *interval)
+static void doze(struct immuta_c_tailer *t, int64_t limit, int64_t *interval)
 {
     if (!t->follows || !t->bell) {
         int64_t first = t->follows ? POLL_PAGE : POLL_COUNT;
@@ -797,76 +797,76 @@ static void doze(struct immuta_tailer *t, int64_t limit, int64_t *interval)
     syscall(SYS_futex, t->page + CP_COMMIT, FUTEX_WAIT, (uint32_t)commit, &time, NULL, 0);
 }
 
-static int wait_next(struct immuta_tailer *t, int64_t limit, struct immuta_reader_record *record)
+static int wait_next(struct immuta_c_tailer *t, int64_t limit, struct immuta_c_record *record)
 {
     int64_t interval = 0, deadline = 0;
     for (;;) {
         if (atomic_load_explicit(&t->stopped, memory_order_relaxed))
-            return fail(IMMUTA_READER_STOPPED, 0, t->path, t->position, t->sequence, "stopped");
+            return fail(IMMUTA_C_STOPPED, 0, t->path, t->position, t->sequence, "stopped");
         int status = advance(t, record);
-        if (status != IMMUTA_READER_NONE)
+        if (status != IMMUTA_C_NONE)
             return status;
         int64_t now = clock_ns();
         if (deadline == 0)
             deadline = limit < 0 || limit > INT64_MAX - now ? INT64_MAX : now + limit;
         if (now >= deadline)
-            return fail(IMMUTA_READER_TIMED_OUT, 0, t->path, t->position, t->sequence, "no record within %.3f s", (double)limit / (double)NS);
+            return fail(IMMUTA_C_TIMED_OUT, 0, t->path, t->position, t->sequence, "no record within %.3f s", (double)limit / (double)NS);
         doze(t, deadline - now, &interval);
     }
 }
 
-int immuta_tailer_next_timeout(immuta_tailer *t, int64_t limit, struct immuta_reader_record *record)
+int immuta_c_tailer_next_timeout(immuta_c_tailer *t, int64_t limit, struct immuta_c_record *record)
 {
     if (!atomic_load_explicit(&t->stopped, memory_order_relaxed) && quick(t, record))
-        return IMMUTA_READER_OK;
+        return IMMUTA_C_OK;
     return wait_next(t, limit < 0 ? 0 : limit, record);
 }
 
-int immuta_tailer_next(immuta_tailer *t, struct immuta_reader_record *record)
+int immuta_c_tailer_next(immuta_c_tailer *t, struct immuta_c_record *record)
 {
     if (!atomic_load_explicit(&t->stopped, memory_order_relaxed) && quick(t, record))
-        return IMMUTA_READER_OK;
+        return IMMUTA_C_OK;
     return wait_next(t, -1, record);
 }
 
-int immuta_tailer_try_next(immuta_tailer *t, struct immuta_reader_record *record)
+int immuta_c_tailer_try_next(immuta_c_tailer *t, struct immuta_c_record *record)
 {
-    return quick(t, record) ? IMMUTA_READER_OK : advance(t, record);
+    return quick(t, record) ? IMMUTA_C_OK : advance(t, record);
 }
 
-int immuta_tailer_next_batch(immuta_tailer *t, int64_t limit, struct immuta_reader_record *records, size_t capacity, size_t *count)
+int immuta_c_tailer_next_batch(immuta_c_tailer *t, int64_t limit, struct immuta_c_record *records, size_t capacity, size_t *count)
 {
     *count = 0;
     if (capacity == 0)
-        return IMMUTA_READER_OK;
-    int status = limit < 0 ? immuta_tailer_next(t, records) : immuta_tailer_next_timeout(t, limit, records);
-    if (status != IMMUTA_READER_OK)
+        return IMMUTA_C_OK;
+    int status = limit < 0 ? immuta_c_tailer_next(t, records) : immuta_c_tailer_next_timeout(t, limit, records);
+    if (status != IMMUTA_C_OK)
         return status;
     size_t n = 1;
     while (n < capacity && quick(t, records + n))
         n++;
     *count = n;
-    return IMMUTA_READER_OK;
+    return IMMUTA_C_OK;
 }
 
-void immuta_tailer_stop(immuta_tailer *t)
+void immuta_c_tailer_stop(immuta_c_tailer *t)
 {
     atomic_store_explicit(&t->stopped, true, memory_order_relaxed);
 }
 
-uint64_t immuta_tailer_sequence(const immuta_tailer *t)
+uint64_t immuta_c_tailer_sequence(const immuta_c_tailer *t)
 {
     return t->sequence;
 }
 
-uint64_t immuta_tailer_position(const immuta_tailer *t)
+uint64_t immuta_c_tailer_position(const immuta_c_tailer *t)
 {
     return t->position;
 }
 
 /* ---- opening and closing ---- */
 
-static void finish(struct immuta_tailer *t)
+static void finish(struct immuta_c_tailer *t)
 {
     page_drop(t);
     if (t->fd >= 0)
@@ -877,14 +877,14 @@ static void finish(struct immuta_tailer *t)
     free(t->big);
 }
 
-void immuta_tailer_close(immuta_tailer *t)
+void immuta_c_tailer_close(immuta_c_tailer *t)
 {
     if (t)
         finish(t);
     free(t);
 }
 
-void immuta_reader_close(immuta_reader *reader)
+void immuta_c_reader_close(immuta_c_reader *reader)
 {
     if (reader)
         finish(&reader->walk);
@@ -892,9 +892,9 @@ void immuta_reader_close(immuta_reader *reader)
 }
 
 /* Another cursor over the same log, at its beginning. */
-static struct immuta_tailer *clone(const struct immuta_tailer *from)
+static struct immuta_c_tailer *clone(const struct immuta_c_tailer *from)
 {
-    struct immuta_tailer *t = calloc(1, sizeof *t);
+    struct immuta_c_tailer *t = calloc(1, sizeof *t);
     if (!t)
         return refused(from->path, "a tailer", ENOMEM), NULL;
     t->device = from->device;
@@ -911,7 +911,7 @@ static struct immuta_tailer *clone(const struct immuta_tailer *from)
     t->fd = fcntl(from->fd, F_DUPFD_CLOEXEC, 0);
     if (t->fd < 0 || !t->path || !t->control_dir) {
         refused(from->path, "a tailer", t->fd < 0 ? errno : ENOMEM);
-        immuta_tailer_close(t);
+        immuta_c_tailer_close(t);
         return NULL;
     }
     return t;
@@ -935,14 +935,14 @@ static void read_boot_id(uint64_t boot[2])
     }
 }
 
-static int identify(struct immuta_tailer *t)
+static int identify(struct immuta_c_tailer *t)
 {
     struct stat st;
     struct statx stx;
     if (fstat(t->fd, &st) != 0)
         return refused(t->path, "opening", errno);
     if (!S_ISREG(st.st_mode))
-        return fail(IMMUTA_READER_NOT_A_LOG, 0, t->path, 0, 0, "not an ordinary file, so not a log");
+        return fail(IMMUTA_C_NOT_A_LOG, 0, t->path, 0, 0, "not an ordinary file, so not a log");
     t->device = st.st_dev;
     t->inode = st.st_ino;
     t->owner = st.st_uid;
@@ -953,18 +953,18 @@ static int identify(struct immuta_tailer *t)
     return log_count(t, &count, &size);
 }
 
-int immuta_reader_open(const char *path, const struct immuta_reader_options *options, immuta_reader **reader)
+int immuta_c_reader_open(const char *path, const struct immuta_c_options *options, immuta_c_reader **reader)
 {
-    static const struct immuta_reader_options defaults;
-    const struct immuta_reader_options *o = options ? options : &defaults;
+    static const struct immuta_c_options defaults;
+    const struct immuta_c_options *o = options ? options : &defaults;
     const char *named = getenv("IMMUTA_CONTROL_DIR");
     const char *dir = o->control_dir ? o->control_dir : named && *named ? named : "/dev/shm";
     int64_t begun = clock_ns();
     *reader = NULL;
-    struct immuta_reader *r = calloc(1, sizeof *r);
+    struct immuta_c_reader *r = calloc(1, sizeof *r);
     if (!r)
         return refused(path, "opening", ENOMEM);
-    struct immuta_tailer *t = &r->walk;
+    struct immuta_c_tailer *t = &r->walk;
     t->fd = -1;
     t->position = 8;
     t->step = FIRST_STEP;
@@ -972,85 +972,85 @@ int immuta_reader_open(const char *path, const struct immuta_reader_options *opt
     t->max_record = o->max_record ? o->max_record : UINT64_C(1) << 30;
     t->path = strdup(path);
     t->control_dir = strdup(dir);
-    int status = t->path && t->control_dir ? IMMUTA_READER_OK : refused(path, "opening", ENOMEM);
-    while (status == IMMUTA_READER_OK) {
+    int status = t->path && t->control_dir ? IMMUTA_C_OK : refused(path, "opening", ENOMEM);
+    while (status == IMMUTA_C_OK) {
         struct stat st; /* asked first: to open a device may do something */
         if (stat(path, &st) == 0 && !S_ISREG(st.st_mode)) {
-            status = fail(IMMUTA_READER_NOT_A_LOG, 0, path, 0, 0, "not an ordinary file, so not a log");
+            status = fail(IMMUTA_C_NOT_A_LOG, 0, path, 0, 0, "not an ordinary file, so not a log");
         } else if ((t->fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC)) >= 0) {
-            if ((status = identify(t)) == IMMUTA_READER_OK) {
+            if ((status = identify(t)) == IMMUTA_C_OK) {
                 *reader = r;
-                return IMMUTA_READER_OK;
+                return IMMUTA_C_OK;
             }
         } else if (errno != ENOENT) {
             status = refused(path, "opening", errno);
         } else if (o->wait_for_log >= 0 && clock_ns() - begun >= o->wait_for_log) {
-            status = fail(IMMUTA_READER_NOT_FOUND, ENOENT, path, 0, 0, "there is no such log");
+            status = fail(IMMUTA_C_NOT_FOUND, ENOENT, path, 0, 0, "there is no such log");
         } else {
             struct timespec time = interval_of(POLL);
             nanosleep(&time, NULL);
         }
     }
-    immuta_reader_close(r);
+    immuta_c_reader_close(r);
     return status;
 }
 
-int immuta_reader_count(immuta_reader *reader, uint64_t *count)
+int immuta_c_reader_count(immuta_c_reader *reader, uint64_t *count)
 {
     uint64_t end;
     return extent(&reader->walk, count, &end);
 }
 
-int immuta_reader_get(immuta_reader *reader, uint64_t sequence, struct immuta_reader_record *record)
+int immuta_c_reader_get(immuta_c_reader *reader, uint64_t sequence, struct immuta_c_record *record)
 {
-    struct immuta_tailer *t = &reader->walk;
+    struct immuta_c_tailer *t = &reader->walk;
     uint64_t count, end;
     int status = extent(t, &count, &end);
-    if (status != IMMUTA_READER_OK)
+    if (status != IMMUTA_C_OK)
         return status;
     if (sequence >= count)
-        return IMMUTA_READER_NONE;
+        return IMMUTA_C_NONE;
     status = seek(t, sequence, count);
-    return status == IMMUTA_READER_OK ? take(t, record) : status;
+    return status == IMMUTA_C_OK ? take(t, record) : status;
 }
 
-int immuta_reader_writer(immuta_reader *reader, enum immuta_reader_writer *writer)
+int immuta_c_reader_writer(immuta_c_reader *reader, enum immuta_c_writer *writer)
 {
     return writer_state(&reader->walk, &reader->walk, writer);
 }
 
-int immuta_tailer_writer(immuta_tailer *t, enum immuta_reader_writer *writer)
+int immuta_c_tailer_writer(immuta_c_tailer *t, enum immuta_c_writer *writer)
 {
-    struct immuta_tailer *walk = clone(t); /* a walk to the end must not move the tailer, nor what it has borrowed out */
+    struct immuta_c_tailer *walk = clone(t); /* a walk to the end must not move the tailer, nor what it has borrowed out */
     if (!walk)
         return (int)last.status;
     walk->sequence = t->sequence;
     walk->position = t->position;
     int status = writer_state(t, walk, writer);
-    immuta_tailer_close(walk);
+    immuta_c_tailer_close(walk);
     return status;
 }
 
-int immuta_reader_tail(immuta_reader *reader, enum immuta_reader_start start, uint64_t n, immuta_tailer **tailer)
+int immuta_c_reader_tail(immuta_c_reader *reader, enum immuta_c_start start, uint64_t n, immuta_c_tailer **tailer)
 {
     *tailer = NULL;
-    struct immuta_tailer *t = clone(&reader->walk);
+    struct immuta_c_tailer *t = clone(&reader->walk);
     if (!t)
         return (int)last.status;
     uint64_t count = 0, end = 0, target = 0;
     int status = extent(t, &count, &end);
-    if (status == IMMUTA_READER_OK) {
+    if (status == IMMUTA_C_OK) {
         switch (start) {
-        case IMMUTA_READER_BEGINNING:
+        case IMMUTA_C_BEGINNING:
             break;
-        case IMMUTA_READER_END:
+        case IMMUTA_C_END:
             target = count;
             break;
-        case IMMUTA_READER_SEQUENCE:
+        case IMMUTA_C_SEQUENCE:
             target = n < count ? n : count;
             t->skip_to = n;
             break;
-        case IMMUTA_READER_LAST:
+        case IMMUTA_C_LAST:
             target = n < count ? count - n : 0;
             break;
         }
@@ -1061,10 +1061,10 @@ int immuta_reader_tail(immuta_reader *reader, enum immuta_reader_start start, ui
             status = seek(t, target, count);
         }
     }
-    if (status != IMMUTA_READER_OK) {
-        immuta_tailer_close(t);
+    if (status != IMMUTA_C_OK) {
+        immuta_c_tailer_close(t);
         return status;
     }
     *tailer = t;
-    return IMMUTA_READER_OK;
+    return IMMUTA_C_OK;
 }

@@ -7,9 +7,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static immuta_reader *reader;
-static immuta_tailer *tailer;
-static struct immuta_reader_record record;
+static immuta_c_reader *reader;
+static immuta_c_tailer *tailer;
+static struct immuta_c_record record;
 
 /* 3000 records, of which the first cannot be walked over: whoever finds record n behind the first block had the index. With
  * blocks of 1000 records, after each of which a writer began. */
@@ -32,11 +32,11 @@ static void make(struct log *log, bool damaged)
 
 static int get(const struct log *log, uint64_t sequence)
 {
-    CHECK(immuta_reader_open(log->path, NULL, &reader) == IMMUTA_READER_OK);
-    int status = immuta_reader_get(reader, sequence, &record);
-    if (status == IMMUTA_READER_OK)
+    CHECK(immuta_c_reader_open(log->path, NULL, &reader) == IMMUTA_C_OK);
+    int status = immuta_c_reader_get(reader, sequence, &record);
+    if (status == IMMUTA_C_OK)
         payload_check(&record, sequence, 16);
-    immuta_reader_close(reader);
+    immuta_c_reader_close(reader);
     return status;
 }
 
@@ -46,34 +46,34 @@ static void is_used(void)
     make(&log, true);
     static const uint64_t sequences[] = { 1000, 1001, 1999, 2000, 2001, 2999 }; /* the last block is not covered yet */
     for (size_t i = 0; i < sizeof sequences / sizeof *sequences; i++)
-        CHECK(get(&log, sequences[i]) == IMMUTA_READER_OK);
-    CHECK(get(&log, 999) == IMMUTA_READER_DAMAGED);
-    CHECK(immuta_reader_open(log.path, NULL, &reader) == IMMUTA_READER_OK);
+        CHECK(get(&log, sequences[i]) == IMMUTA_C_OK);
+    CHECK(get(&log, 999) == IMMUTA_C_DAMAGED);
+    CHECK(immuta_c_reader_open(log.path, NULL, &reader) == IMMUTA_C_OK);
     static const struct {
-        enum immuta_reader_start start;
+        enum immuta_c_start start;
         uint64_t n, first;
-    } cases[] = { { IMMUTA_READER_SEQUENCE, 1500, 1500 }, { IMMUTA_READER_LAST, 1, 2999 }, { IMMUTA_READER_LAST, 1500, 1500 }, { IMMUTA_READER_END, 0, 3000 } };
+    } cases[] = { { IMMUTA_C_SEQUENCE, 1500, 1500 }, { IMMUTA_C_LAST, 1, 2999 }, { IMMUTA_C_LAST, 1500, 1500 }, { IMMUTA_C_END, 0, 3000 } };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        CHECK(immuta_reader_tail(reader, cases[i].start, cases[i].n, &tailer) == IMMUTA_READER_OK);
+        CHECK(immuta_c_reader_tail(reader, cases[i].start, cases[i].n, &tailer) == IMMUTA_C_OK);
         for (uint64_t n = cases[i].first; n < 3000; n++) {
-            CHECK(immuta_tailer_try_next(tailer, &record) == IMMUTA_READER_OK);
+            CHECK(immuta_c_tailer_try_next(tailer, &record) == IMMUTA_C_OK);
             payload_check(&record, n, 16);
         }
-        CHECK(immuta_tailer_try_next(tailer, &record) == IMMUTA_READER_NONE);
-        immuta_tailer_close(tailer);
+        CHECK(immuta_c_tailer_try_next(tailer, &record) == IMMUTA_C_NONE);
+        immuta_c_tailer_close(tailer);
     }
-    immuta_reader_close(reader);
+    immuta_c_reader_close(reader);
 
     char name[128], index[128], linked[128]; /* it lies beside what a link leads to */
     snprintf(name, sizeof name, "%s/link", log.dir);
     CHECK(symlink(log.path, name) == 0);
     struct log link = log;
     snprintf(link.path, sizeof link.path, "%s/link", log.dir);
-    CHECK(get(&link, 2500) == IMMUTA_READER_OK);
+    CHECK(get(&link, 2500) == IMMUTA_C_OK);
     snprintf(index, sizeof index, "%s.idx", log.path);
     snprintf(linked, sizeof linked, "%s.idx", link.path);
     CHECK(rename(index, linked) == 0);
-    CHECK(get(&link, 2500) == IMMUTA_READER_DAMAGED);
+    CHECK(get(&link, 2500) == IMMUTA_C_DAMAGED);
     log_end(&log);
 }
 
@@ -91,9 +91,9 @@ static void is_used_for_large_records(void)
     index_entry(&log, 1, position, 500008, 1, 1, 12345); /* its checksum is not taken */
     log_put(&log, 16);
     log_store(&log);
-    CHECK(get(&log, 2) == IMMUTA_READER_OK);
+    CHECK(get(&log, 2) == IMMUTA_C_OK);
     log_raw(&log, position, 499999);
-    CHECK(get(&log, 2) != IMMUTA_READER_OK);
+    CHECK(get(&log, 2) != IMMUTA_C_OK);
     log_end(&log);
 }
 
@@ -111,23 +111,23 @@ static void is_ignored(void)
 {
     struct log log;
     for (int damaged = 0; damaged < 2; damaged++) {
-        int walked = damaged ? IMMUTA_READER_DAMAGED : IMMUTA_READER_OK;
+        int walked = damaged ? IMMUTA_C_DAMAGED : IMMUTA_C_OK;
         char name[128];
         make(&log, damaged);
-        CHECK(get(&log, 2500) == IMMUTA_READER_OK);
+        CHECK(get(&log, 2500) == IMMUTA_C_OK);
         for (uint64_t at = 0; at < 64; at += 7) { /* its header */
             flip(&log, log.index, at);
             CHECK(get(&log, 2500) == walked);
             flip(&log, log.index, at);
         }
         flip(&log, log.index, 64 * 3 + 30); /* the second block's piece: the first one serves */
-        CHECK(get(&log, 2500) == IMMUTA_READER_OK && get(&log, 1500) == IMMUTA_READER_OK);
+        CHECK(get(&log, 2500) == IMMUTA_C_OK && get(&log, 1500) == IMMUTA_C_OK);
         flip(&log, log.index, 64 * 3 + 30);
         flip(&log, log.fd, 8 + 24 * 1500 + 8); /* a byte of the second block: it proves nothing any more */
         if (damaged)
-            CHECK(get(&log, 2500) == IMMUTA_READER_DAMAGED);
+            CHECK(get(&log, 2500) == IMMUTA_C_DAMAGED);
         flip(&log, log.fd, 8 + 24 * 1500 + 8);
-        CHECK(ftruncate(log.index, 64 * 4 + 63) == 0 && get(&log, 2500) == IMMUTA_READER_OK); /* a torn piece at its end */
+        CHECK(ftruncate(log.index, 64 * 4 + 63) == 0 && get(&log, 2500) == IMMUTA_C_OK); /* a torn piece at its end */
         CHECK(ftruncate(log.index, 63) == 0 && get(&log, 2500) == walked);
         CHECK(ftruncate(log.index, 0) == 0 && get(&log, 2500) == walked);
         CHECK(ftruncate(log.index, (off_t)1 << 40) == 0 && get(&log, 2500) == walked); /* a hole */

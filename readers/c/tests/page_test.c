@@ -11,22 +11,22 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define OK(call) CHECK((call) == IMMUTA_READER_OK)
+#define OK(call) CHECK((call) == IMMUTA_C_OK)
 
-static immuta_reader *reader;
-static immuta_tailer *tailer;
-static struct immuta_reader_record record;
+static immuta_c_reader *reader;
+static immuta_c_tailer *tailer;
+static struct immuta_c_record record;
 
-static void open_and_tail(const struct log *log, enum immuta_reader_start start, uint64_t n)
+static void open_and_tail(const struct log *log, enum immuta_c_start start, uint64_t n)
 {
-    OK(immuta_reader_open(log->path, NULL, &reader));
-    OK(immuta_reader_tail(reader, start, n, &tailer));
+    OK(immuta_c_reader_open(log->path, NULL, &reader));
+    OK(immuta_c_reader_tail(reader, start, n, &tailer));
 }
 
 static void close_both(void)
 {
-    immuta_tailer_close(tailer);
-    immuta_reader_close(reader);
+    immuta_c_tailer_close(tailer);
+    immuta_c_reader_close(reader);
 }
 
 /* Whether the reader follows the page: a record that only the log counts is not there for it then. */
@@ -34,11 +34,11 @@ static bool follows_page(struct log *log)
 {
     log_put(log, 1);
     log_store(log);
-    open_and_tail(log, IMMUTA_READER_SEQUENCE, log->count - 1);
-    int status = immuta_tailer_try_next(tailer, &record);
-    CHECK(status == IMMUTA_READER_OK || status == IMMUTA_READER_NONE);
+    open_and_tail(log, IMMUTA_C_SEQUENCE, log->count - 1);
+    int status = immuta_c_tailer_try_next(tailer, &record);
+    CHECK(status == IMMUTA_C_OK || status == IMMUTA_C_NONE);
     close_both();
-    return status == IMMUTA_READER_NONE;
+    return status == IMMUTA_C_NONE;
 }
 
 static void believes_only_its_page(void)
@@ -93,16 +93,16 @@ static void follows_only_the_living(void)
     page_set(&log, HEARTBEAT, (uint64_t)(now_ns() + 3600000 * MILLI)); /* another clock's, which may be a dead one's */
     CHECK(!follows_page(&log));
 
-    open_and_tail(&log, IMMUTA_READER_END, 0);
-    CHECK(immuta_tailer_try_next(tailer, &record) == IMMUTA_READER_NONE);
+    open_and_tail(&log, IMMUTA_C_END, 0);
+    CHECK(immuta_c_tailer_try_next(tailer, &record) == IMMUTA_C_NONE);
     page_set(&log, HEARTBEAT, page_get(log.page + HEARTBEAT) + 1); /* but it moves */
-    CHECK(immuta_tailer_next_timeout(tailer, 250 * MILLI, &record) == IMMUTA_READER_TIMED_OUT);
+    CHECK(immuta_c_tailer_next_timeout(tailer, 250 * MILLI, &record) == IMMUTA_C_TIMED_OUT);
     log_put(&log, 1);
     log_store(&log);
-    CHECK(immuta_tailer_try_next(tailer, &record) == IMMUTA_READER_NONE);
+    CHECK(immuta_c_tailer_try_next(tailer, &record) == IMMUTA_C_NONE);
     /* It does not move any more, and the count is ahead: another writer is at work. */
     int64_t begun = now_ns();
-    OK(immuta_tailer_next_timeout(tailer, 20000 * MILLI, &record));
+    OK(immuta_c_tailer_next_timeout(tailer, 20000 * MILLI, &record));
     CHECK(now_ns() - begun > 1000 * MILLI);
     close_both();
     log_end(&log);
@@ -110,7 +110,7 @@ static void follows_only_the_living(void)
 
 static void *next_record(void *arg)
 {
-    *(int *)arg = immuta_tailer_next(tailer, &record);
+    *(int *)arg = immuta_c_tailer_next(tailer, &record);
     return NULL;
 }
 
@@ -130,7 +130,7 @@ static void sleeps_and_is_woken(void)
     log_lock(&log);
     page_begin(&log, 7);
     log_add(&log, 3);
-    open_and_tail(&log, IMMUTA_READER_END, 0);
+    open_and_tail(&log, IMMUTA_C_END, 0);
     for (uint64_t i = 1; i <= 20; i++) {
         CHECK(pthread_create(&thread, NULL, next_record, &status) == 0);
         CHECK(eventually(somebody_announced, &log));
@@ -141,14 +141,14 @@ static void sleeps_and_is_woken(void)
         CHECK(n >= 0);
         woken += n;
         pthread_join(thread, NULL);
-        CHECK(status == IMMUTA_READER_OK);
+        CHECK(status == IMMUTA_C_OK);
         payload_check(&record, i, i);
     }
     CHECK(woken >= 5);
     /* Nobody lowers what is announced. */
     uint64_t high = page_get(log.bell + ANNOUNCED) + 1000;
     atomic_store((_Atomic uint64_t *)(void *)(log.bell + ANNOUNCED), high);
-    CHECK(immuta_tailer_next_timeout(tailer, 30 * MILLI, &record) == IMMUTA_READER_TIMED_OUT);
+    CHECK(immuta_c_tailer_next_timeout(tailer, 30 * MILLI, &record) == IMMUTA_C_TIMED_OUT);
     CHECK(page_get(log.bell + ANNOUNCED) == high);
     /* Nothing else of the two files was written. */
     for (unsigned at = 0; at < 4096; at += 8)
@@ -167,7 +167,7 @@ static void does_without_a_doorbell(void)
     log_lock(&log);
     page_begin(&log, 7);
     atomic_store((_Atomic uint64_t *)(void *)(log.bell + 16), 8);
-    open_and_tail(&log, IMMUTA_READER_END, 0);
+    open_and_tail(&log, IMMUTA_C_END, 0);
     for (uint64_t i = 0; i < 5; i++) {
         CHECK(pthread_create(&thread, NULL, next_record, &status) == 0);
         pause_ns(5 * MILLI);
@@ -175,7 +175,7 @@ static void does_without_a_doorbell(void)
         log_store(&log);
         CHECK(page_publish(&log) == -1);
         pthread_join(thread, NULL);
-        CHECK(status == IMMUTA_READER_OK);
+        CHECK(status == IMMUTA_C_OK);
         payload_check(&record, i, i);
     }
     CHECK(page_get(log.bell + ANNOUNCED) == 0);
@@ -188,7 +188,7 @@ static void survives_restarts(void)
 {
     struct log log;
     log_begin(&log);
-    open_and_tail(&log, IMMUTA_READER_BEGINNING, 0);
+    open_and_tail(&log, IMMUTA_C_BEGINNING, 0);
     uint64_t n = 0;
     for (uint64_t life = 1; life <= 6; life++) {
         log_lock(&log);
@@ -196,10 +196,10 @@ static void survives_restarts(void)
             page_begin(&log, life); /* the third writer has none; the fourth finds a dead one's */
         for (int i = 0; i < 5; i++, n++) {
             log_add(&log, n);
-            OK(immuta_tailer_next_timeout(tailer, 20000 * MILLI, &record));
+            OK(immuta_c_tailer_next_timeout(tailer, 20000 * MILLI, &record));
             payload_check(&record, n, n);
         }
-        CHECK(immuta_tailer_next_timeout(tailer, 150 * MILLI, &record) == IMMUTA_READER_TIMED_OUT); /* time to find the page, and to sleep on it */
+        CHECK(immuta_c_tailer_next_timeout(tailer, 150 * MILLI, &record) == IMMUTA_C_TIMED_OUT); /* time to find the page, and to sleep on it */
         if (life != 3)
             CHECK(somebody_announced(&log));
         if (life % 2 && log.page) { /* closes; otherwise is killed */
@@ -210,7 +210,7 @@ static void survives_restarts(void)
             log_put(&log, n); /* killed between its stores of the count and of the page */
             log_store(&log);
             log_unlock(&log);
-            OK(immuta_tailer_next_timeout(tailer, 20000 * MILLI, &record));
+            OK(immuta_c_tailer_next_timeout(tailer, 20000 * MILLI, &record));
             payload_check(&record, n, n);
             n++;
         }
@@ -228,16 +228,16 @@ static void is_superseded(void)
     log_lock(&log);
     page_begin(&log, 1);
     log_add(&log, 1);
-    open_and_tail(&log, IMMUTA_READER_END, 0);
+    open_and_tail(&log, IMMUTA_C_END, 0);
     struct log old = log;
     log.page = log.bell = NULL;
     page_begin(&log, 2); /* under the same name */
     page_set(&old, STATE, 4);
     page_wake(&old);
     log_add(&log, 2);
-    OK(immuta_tailer_try_next(tailer, &record)); /* at once, not when it is next due */
+    OK(immuta_c_tailer_try_next(tailer, &record)); /* at once, not when it is next due */
     payload_check(&record, 1, 2);
-    CHECK(immuta_tailer_next_timeout(tailer, 50 * MILLI, &record) == IMMUTA_READER_TIMED_OUT && somebody_announced(&log));
+    CHECK(immuta_c_tailer_next_timeout(tailer, 50 * MILLI, &record) == IMMUTA_C_TIMED_OUT && somebody_announced(&log));
     page_forget(&old);
     close_both();
     log_end(&log);
@@ -245,12 +245,12 @@ static void is_superseded(void)
 
 /* ---- who is writing ---- */
 
-static enum immuta_reader_writer state_of(const struct log *log)
+static enum immuta_c_writer state_of(const struct log *log)
 {
-    enum immuta_reader_writer by_reader, by_tailer;
-    open_and_tail(log, IMMUTA_READER_BEGINNING, 0);
-    OK(immuta_reader_writer(reader, &by_reader));
-    OK(immuta_tailer_writer(tailer, &by_tailer));
+    enum immuta_c_writer by_reader, by_tailer;
+    open_and_tail(log, IMMUTA_C_BEGINNING, 0);
+    OK(immuta_c_reader_writer(reader, &by_reader));
+    OK(immuta_c_tailer_writer(tailer, &by_tailer));
     CHECK(by_reader == by_tailer);
     close_both();
     return by_reader;
@@ -261,28 +261,28 @@ static void tells_who_is_writing(void)
     struct log log;
     log_begin(&log);
     log_add(&log, 5);
-    CHECK(state_of(&log) == IMMUTA_READER_WRITER_CLOSED); /* no page, and the file ends exactly */
+    CHECK(state_of(&log) == IMMUTA_C_WRITER_CLOSED); /* no page, and the file ends exactly */
     CHECK(ftruncate(log.fd, 4096) == 0);
-    CHECK(state_of(&log) == IMMUTA_READER_WRITER_GONE);
+    CHECK(state_of(&log) == IMMUTA_C_WRITER_GONE);
     log_lock(&log);
-    CHECK(state_of(&log) == IMMUTA_READER_WRITER_ALIVE);
+    CHECK(state_of(&log) == IMMUTA_C_WRITER_ALIVE);
     page_begin(&log, 4);
-    CHECK(state_of(&log) == IMMUTA_READER_WRITER_ALIVE);
+    CHECK(state_of(&log) == IMMUTA_C_WRITER_ALIVE);
     page_set(&log, STATE, 3);
-    CHECK(state_of(&log) == IMMUTA_READER_WRITER_FAILED);
+    CHECK(state_of(&log) == IMMUTA_C_WRITER_FAILED);
     page_set(&log, HEARTBEAT, 1); /* an earlier writer's page */
-    CHECK(state_of(&log) == IMMUTA_READER_WRITER_ALIVE);
+    CHECK(state_of(&log) == IMMUTA_C_WRITER_ALIVE);
     log_unlock(&log);
-    CHECK(state_of(&log) == IMMUTA_READER_WRITER_FAILED);
+    CHECK(state_of(&log) == IMMUTA_C_WRITER_FAILED);
     page_set(&log, STATE, 2);
-    CHECK(state_of(&log) == IMMUTA_READER_WRITER_CLOSED);
+    CHECK(state_of(&log) == IMMUTA_C_WRITER_CLOSED);
     page_set(&log, STATE, 1);
     CHECK(ftruncate(log.fd, (off_t)log.end) == 0);
-    CHECK(state_of(&log) == IMMUTA_READER_WRITER_GONE); /* the page says so, though the file ends exactly */
+    CHECK(state_of(&log) == IMMUTA_C_WRITER_GONE); /* the page says so, though the file ends exactly */
     page_remove(&log);
-    CHECK(state_of(&log) == IMMUTA_READER_WRITER_CLOSED);
+    CHECK(state_of(&log) == IMMUTA_C_WRITER_CLOSED);
     CHECK(ftruncate(log.fd, 0) == 0);
-    CHECK(state_of(&log) == IMMUTA_READER_WRITER_CLOSED); /* a log without records */
+    CHECK(state_of(&log) == IMMUTA_C_WRITER_CLOSED); /* a log without records */
     log_end(&log);
 }
 
@@ -292,7 +292,7 @@ static void sees_a_writer_die(void)
     struct log log;
     int ready[2];
     char byte;
-    enum immuta_reader_writer writer;
+    enum immuta_c_writer writer;
     log_begin(&log);
     CHECK(pipe(ready) == 0);
     pid_t pid = fork();
@@ -308,15 +308,15 @@ static void sees_a_writer_die(void)
             pause();
     }
     CHECK(read(ready[0], &byte, 1) == 1);
-    open_and_tail(&log, IMMUTA_READER_BEGINNING, 0);
-    OK(immuta_tailer_next(tailer, &record));
+    open_and_tail(&log, IMMUTA_C_BEGINNING, 0);
+    OK(immuta_c_tailer_next(tailer, &record));
     payload_check(&record, 0, 10);
-    OK(immuta_tailer_writer(tailer, &writer));
-    CHECK(writer == IMMUTA_READER_WRITER_ALIVE);
+    OK(immuta_c_tailer_writer(tailer, &writer));
+    CHECK(writer == IMMUTA_C_WRITER_ALIVE);
     CHECK(kill(pid, SIGKILL) == 0 && waitpid(pid, NULL, 0) == pid);
-    OK(immuta_tailer_writer(tailer, &writer));
-    CHECK(writer == IMMUTA_READER_WRITER_GONE);
-    CHECK(immuta_tailer_next_timeout(tailer, 50 * MILLI, &record) == IMMUTA_READER_TIMED_OUT);
+    OK(immuta_c_tailer_writer(tailer, &writer));
+    CHECK(writer == IMMUTA_C_WRITER_GONE);
+    CHECK(immuta_c_tailer_next_timeout(tailer, 50 * MILLI, &record) == IMMUTA_C_TIMED_OUT);
     close_both();
     log_end(&log);
 }
@@ -347,17 +347,17 @@ static void follows_a_live_writer(void)
     for (int paged = 0; paged < 2; paged++) {
         struct log log;
         pthread_t thread;
-        struct immuta_reader_record batch[64];
+        struct immuta_c_record batch[64];
         log_begin(&log);
         log_lock(&log);
         if (paged)
             page_begin(&log, 1);
-        open_and_tail(&log, IMMUTA_READER_BEGINNING, 0);
+        open_and_tail(&log, IMMUTA_C_BEGINNING, 0);
         CHECK(pthread_create(&thread, NULL, write_many, &log) == 0);
         unsigned seed = 1;
         size_t n = 1;
         for (uint64_t i = 0; i < MANY;) {
-            OK(immuta_tailer_next_batch(tailer, 20000 * MILLI, batch, 64, &n));
+            OK(immuta_c_tailer_next_batch(tailer, 20000 * MILLI, batch, 64, &n));
             for (size_t k = 0; k < n; k++, i++)
                 payload_check(batch + k, i, i == MANY ? 0 : (seed = seed * 1103515245 + 12345) >> 16 & 127);
         }

@@ -83,7 +83,7 @@ static unsigned char byte_of(uint64_t sequence, uint64_t i)
     return (unsigned char)((sequence + 1) * 131 + i * 7 + (i >> 8) + (i >> 16));
 }
 
-void payload_check(const struct immuta_reader_record *record, uint64_t sequence, uint64_t size)
+void payload_check(const struct immuta_c_record *record, uint64_t sequence, uint64_t size)
 {
     const unsigned char *payload = record->payload;
     CHECK(record->sequence == sequence);

@@ -12,7 +12,7 @@
 #define CHECK(x)                                                                                                            \
     do {                                                                                                                    \
         if (!(x)) {                                                                                                         \
-            fprintf(stderr, "%s:%d: not so: %s (last error: %s)\n", __FILE__, __LINE__, #x, immuta_reader_last_error()->message); \
+            fprintf(stderr, "%s:%d: not so: %s (last error: %s)\n", __FILE__, __LINE__, #x, immuta_c_last_error()->message); \
             exit(1);                                                                                                        \
         }                                                                                                                   \
     } while (0)
@@ -61,7 +61,7 @@ void index_entry(struct log *log, uint64_t sequence, uint64_t position, uint64_t
 void index_block(struct log *log); /* covers all that was put since the last one */
 uint32_t crc32c(const void *data, size_t bytes);
 
-void payload_check(const struct immuta_reader_record *record, uint64_t sequence, uint64_t size);
+void payload_check(const struct immuta_c_record *record, uint64_t sequence, uint64_t size);
 bool eventually(bool (*is_so)(void *), void *arg); /* within 20 s */
 
 void page_tests(void (*run)(const char *name, void (*test)(void)));
