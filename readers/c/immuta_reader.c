@@ -335,7 +335,7 @@ static bool page_beats(struct immuta_c_tailer *t, int64_t now)
         t->moved = true;
         t->moved_at = now;
     }
-    return (t->moved && now - t->moved_at < DEAD) || (heartbeat <= (uint64_t)now && (uint64_t)now - heartbeat < (uint64_t)DEAD);
+    return (t->moved && now - t->moved_at < DEAD) || (uint64_t)now - heartbeat < (uint64_t)DEAD; /* one of the future wraps around */
 }
 
 /* Looks the page's name up, and decides whether it, or the count in the log, says how far the log goes. */
