@@ -12,7 +12,6 @@ import java.nio.channels.FileChannel;
 import java.nio.file.Files;
 import java.nio.file.LinkOption;
 import java.nio.file.NoSuchFileException;
-import java.nio.file.NotDirectoryException;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
 import java.nio.file.attribute.BasicFileAttributes;
@@ -112,7 +111,7 @@ final class LogFile implements Closeable {
                     return new LogFile(path, identity, file);
                 }
                 file.close();
-            } catch (NoSuchFileException | NotDirectoryException missing) {
+            } catch (NoSuchFileException missing) {
                 throw new LogException.NotFound(path);
             } catch (FileNotFoundException refused) {
                 if (Files.exists(path)) {
