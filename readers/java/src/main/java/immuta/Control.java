@@ -28,7 +28,8 @@ final class Control {
     /** The page that has the name now, if it can be believed; it may be a dead writer's. */
     ControlPage named() {
         if (named == null || !named.isNamed(path)) {
-            named = ControlPage.open(path, log);
+            // Mostly there is none: an exception each time would cost more than all else.
+            named = path.toFile().exists() ? ControlPage.open(path, log) : null;
         }
         return named;
     }

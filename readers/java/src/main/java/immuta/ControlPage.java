@@ -103,7 +103,7 @@ final class ControlPage {
             }
             try (FileChannel channel = FileChannel.open(path, options)) {
                 // A channel does not tell which file it has; the name does, if it is the same before and after.
-                if (!LogFile.Identity.of(path, LinkOption.NOFOLLOW_LINKS).isSame(file[0]) || channel.size() < BYTES) {
+                if (!file[0].isNamed(path, LinkOption.NOFOLLOW_LINKS) || channel.size() < BYTES) {
                     return null;
                 }
                 var mode = toWrite ? FileChannel.MapMode.READ_WRITE : FileChannel.MapMode.READ_ONLY;
@@ -131,7 +131,7 @@ final class ControlPage {
     /** Whether it still has the name. */
     boolean isNamed(Path path) {
         try {
-            return LogFile.Identity.of(path, LinkOption.NOFOLLOW_LINKS).isSame(file);
+            return file.isNamed(path, LinkOption.NOFOLLOW_LINKS);
         } catch (IOException none) {
             return false;
         }

@@ -12,9 +12,9 @@ import java.nio.channels.FileChannel;
 import java.nio.file.Files;
 import java.nio.file.LinkOption;
 import java.nio.file.NoSuchFileException;
-import java.nio.file.NotDirectoryException;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
+import java.nio.file.attribute.BasicFileAttributes;
 import java.nio.file.attribute.FileTime;
 import java.util.Map;
 import java.util.concurrent.TimeUnit;
@@ -33,16 +33,22 @@ final class LogFile implements Closeable {
     private static final VarHandle BYTES = MethodHandles.byteArrayViewVarHandle(long[].class, ByteOrder.LITTLE_ENDIAN);
     private static final VarHandle MAPPED = MethodHandles.byteBufferViewVarHandle(long[].class, ByteOrder.LITTLE_ENDIAN);
 
-    /** Which file it is. Two of them are the same file if all but the owner is equal. */
-    record Identity(long device, long inode, long birthNanos, int owner, boolean isFile) {
+    /** Which file it is; {@code key} is device and inode once more, as the system gives them soonest. */
+    record Identity(Object key, long device, long inode, long birthNanos, int owner, boolean isFile) {
         static Identity of(Path path, LinkOption... options) throws IOException {
-            Map<String, Object> all = Files.readAttributes(path, "unix:dev,ino,uid,isRegularFile,creationTime", options);
+            Map<String, Object> all = Files.readAttributes(path, "unix:fileKey,dev,ino,uid,isRegularFile,creationTime", options);
             long birth = ((FileTime) all.get("creationTime")).to(TimeUnit.NANOSECONDS);
-            return new Identity((Long) all.get("dev"), (Long) all.get("ino"), birth, (Integer) all.get("uid"), (Boolean) all.get("isRegularFile"));
+            return new Identity(all.get("fileKey"), (Long) all.get("dev"), (Long) all.get("ino"), birth, (Integer) all.get("uid"),
+                (Boolean) all.get("isRegularFile"));
         }
 
-        boolean isSame(Identity other) {
-            return device == other.device && inode == other.inode;
+        /** Whether the name leads to this file now. */
+        boolean isNamed(Path path, LinkOption... options) throws IOException {
+            try {
+                return key.equals(Files.readAttributes(path, BasicFileAttributes.class, options).fileKey());
+            } catch (NoSuchFileException missing) {
+                return false;
+            }
         }
     }
 
@@ -55,6 +61,8 @@ final class LogFile implements Closeable {
     private final Path absolute;
     private final RandomAccessFile file;
     private final byte[] number = new byte[8];
+    /** A count that the file was large enough for; it stays so. */
+    private long known;
 
     private LogFile(Path path, Identity identity, RandomAccessFile file) {
         this.path = path;
@@ -99,11 +107,11 @@ final class LogFile implements Closeable {
                     throw new LogException.NotALog(path, Files.isDirectory(path) ? "a directory" : "a device, pipe or socket");
                 }
                 RandomAccessFile file = new RandomAccessFile(path.toFile(), "r");
-                if (isNamed(path, identity)) {
+                if (identity.isNamed(path)) {
                     return new LogFile(path, identity, file);
                 }
                 file.close();
-            } catch (NoSuchFileException | NotDirectoryException missing) {
+            } catch (NoSuchFileException missing) {
                 throw new LogException.NotFound(path);
             } catch (FileNotFoundException refused) {
                 if (Files.exists(path)) {
@@ -113,18 +121,10 @@ final class LogFile implements Closeable {
         }
     }
 
-    private static boolean isNamed(Path path, Identity identity) throws IOException {
-        try {
-            return Identity.of(path).isSame(identity);
-        } catch (NoSuchFileException missing) {
-            return false;
-        }
-    }
-
     /** Whether the name leads to another file now, or to none. Not to be let look, any more, is no proof of it. */
     boolean isReplaced() {
         try {
-            return !isNamed(absolute, identity);
+            return !identity.isNamed(absolute);
         } catch (IOException refused) {
             return false;
         }
@@ -160,7 +160,12 @@ final class LogFile implements Closeable {
      * @throws LogException.Damaged where the file cannot hold so many
      */
     synchronized long count() throws IOException {
-        long count = storedCount();
+        long count = readCount();
+        // A file that tells nothing new need not be asked twice.
+        if (count == known) {
+            return count;
+        }
+        count = storedCount(count);
         // What the number covers is read behind it.
         VarHandle.acquireFence();
         long bytes = size();
@@ -168,11 +173,11 @@ final class LogFile implements Closeable {
             throw new LogException.Damaged(path, 0,
                 "the count says " + Long.toUnsignedString(count) + " records, and a file of " + bytes + " bytes cannot hold so many");
         }
+        known = count;
         return count;
     }
 
-    private long storedCount() throws IOException {
-        long last = readCount();
+    private long storedCount(long last) throws IOException {
         for (int n = 1;; n++) {
             // A read while the number is stored is not promised to be whole.
             long count = readCount();

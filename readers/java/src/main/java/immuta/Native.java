@@ -23,7 +23,7 @@ final class Native {
 
     private static final MethodHandle SYSCALL;
     private static final MethodHandle ADDRESS;
-    private static final long FUTEX;
+    static final long FUTEX;
     private static final long FUTEX_WAITV = 449;
     private static final long FCNTL;
     private static final long OPENAT;
@@ -93,7 +93,7 @@ final class Native {
         return MethodHandles.filterReturnValue(segment, address);
     }
 
-    private static long call(long number, long a, long b, long c, long d, long e, long f) {
+    static long call(long number, long a, long b, long c, long d, long e, long f) {
         try {
             return (long) SYSCALL.invokeExact(number, a, b, c, d, e, f);
         } catch (Throwable impossible) {

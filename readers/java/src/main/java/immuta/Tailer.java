@@ -28,8 +28,8 @@ public final class Tailer implements Iterable<Record>, AutoCloseable {
     /** About what a wake-up takes. */
     private static final long SPIN_NANOS = TimeUnit.MICROSECONDS.toNanos(20);
     /** Where it cannot sleep: intervals of looking at the page, a load, and of looking at the count, some system calls. */
-    private static final long[] PAGE_INTERVALS = {TimeUnit.MICROSECONDS.toNanos(50), TimeUnit.MILLISECONDS.toNanos(5)};
-    private static final long[] COUNT_INTERVALS = {TimeUnit.MICROSECONDS.toNanos(200), TimeUnit.MILLISECONDS.toNanos(10)};
+    private static final long[] PAGE_INTERVALS = {TimeUnit.MICROSECONDS.toNanos(50), TimeUnit.MILLISECONDS.toNanos(18)};
+    private static final long[] COUNT_INTERVALS = {TimeUnit.MICROSECONDS.toNanos(200), TimeUnit.MILLISECONDS.toNanos(18)};
     /** After so many sleeps in a row that end at once for no reason it looks at intervals: a kernel that refuses would keep it busy. */
     private static final int SHORT_SLEEPS = 10;
 
@@ -250,8 +250,11 @@ public final class Tailer implements Iterable<Record>, AutoCloseable {
         if (count < cursor.sequence()) {
             throw new LogException.Damaged(log.path, 0, "the count says " + count + " records, and " + cursor.sequence() + " were there");
         }
+        if (count == cursor.sequence()) {
+            return false;
+        }
         cursor.allow(count, log.size());
-        return count > cursor.sequence();
+        return true;
     }
 
     private Record await(long nanos, Duration limit) throws IOException, InterruptedException {

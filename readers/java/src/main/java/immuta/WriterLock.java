@@ -1,7 +1,9 @@
 package immuta;
 
 import java.io.Closeable;
+import java.io.FileInputStream;
 import java.io.IOException;
+import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Optional;
@@ -10,7 +12,7 @@ import java.util.stream.Stream;
 /** Asks whether a writer holds its lock, which takes nothing: with fcntl where it can be called, else in /proc/locks. */
 final class WriterLock implements Closeable {
     private static final long BYTE = Long.MAX_VALUE - 1;
-    private static final Path LOCKS = Path.of("/proc/locks");
+    private static final String LOCKS = "/proc/locks";
     private static final Path MOUNTS = Path.of("/proc/self/mountinfo");
 
     private final LogFile.Identity identity;
@@ -40,9 +42,18 @@ final class WriterLock implements Closeable {
             line = end();
         }
         // "7: OFDLCK ADVISORY  WRITE -1 fe:00:1234 9223372036854775806 9223372036854775806"
-        try (Stream<String> lines = Files.lines(LOCKS)) {
-            return lines.anyMatch(lock -> lock.contains(" OFDLCK ") && lock.contains(" WRITE ") && !lock.contains("->") && lock.endsWith(line));
+        String locks;
+        try (FileInputStream file = new FileInputStream(LOCKS)) {
+            locks = new String(file.readAllBytes(), StandardCharsets.ISO_8859_1);
         }
+        for (int at = locks.indexOf(line); at >= 0; at = locks.indexOf(line, at + 1)) {
+            String lock = locks.substring(locks.lastIndexOf('\n', at) + 1, at);
+            // An arrow stands before one who waits.
+            if (lock.contains(" OFDLCK ") && lock.contains(" WRITE ") && !lock.contains("->")) {
+                return true;
+            }
+        }
+        return false;
     }
 
     /**
@@ -52,7 +63,7 @@ final class WriterLock implements Closeable {
     private String end() throws IOException {
         long major = identity.device() >>> 8 & 0xfff | identity.device() >>> 32 & 0xffff_f000L;
         long minor = identity.device() & 0xff | identity.device() >>> 12 & 0xffff_ff00L;
-        String inodeAndByte = ":" + identity.inode() + " " + BYTE + " " + BYTE;
+        String inodeAndByte = ":" + identity.inode() + " " + BYTE + " " + BYTE + "\n";
         String mount = " " + major + ":" + minor + " ";
         try (Stream<String> mounts = Files.lines(MOUNTS)) {
             return mounts.anyMatch(line -> line.contains(mount)) ? String.format(" %02x:%02x%s", major, minor, inodeAndByte) : inodeAndByte;
