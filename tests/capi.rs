@@ -254,12 +254,13 @@ fn the_program_of_the_readme_prints_what_was_appended() {
     }
     let readme = std::fs::read_to_string(root("README.md")).unwrap();
     let text = readme.split("```c\n").nth(1).expect("README.md has a program in C").split("```").next().unwrap();
-    let log = Log::at(tempfile::tempdir().unwrap().keep().join("events.log"));
-    let (dir, source) = (log.path.parent().unwrap(), log.path.with_file_name("program.c"));
+    let log = Log::new();
+    let source = log.path.with_file_name("program.c");
     std::fs::write(&source, text).unwrap();
     let program = source.with_extension("");
     compile("cc", &["-std=c99", "-pedantic-errors", "-Wall"], &[source.to_str().unwrap()], Linked::Static, &program);
-    let run = || Command::new(&program).current_dir(dir).env("IMMUTA_CONTROL_DIR", &log.control).output().unwrap();
+    let run =
+        || Command::new(&program).current_dir(log.dir.path()).env("IMMUTA_CONTROL_DIR", &log.control).output().unwrap();
     let output = run();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("no such log"));
@@ -269,7 +270,6 @@ fn the_program_of_the_readme_prints_what_was_appended() {
     let output = run();
     assert!(output.status.success());
     assert_eq!(String::from_utf8_lossy(&output.stdout), "hello\nworld\n");
-    std::fs::remove_dir_all(dir).unwrap();
 }
 
 /// Text of all that C sees: src/capi without its tests.
