@@ -28,6 +28,8 @@ compile_error!(
     "immuta needs 64-bit little-endian Linux: its format is little-endian and its sleepers wait on a Linux futex"
 );
 
+#[cfg(feature = "capi")]
+mod capi;
 mod control;
 mod cover;
 mod durable;

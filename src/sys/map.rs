@@ -53,8 +53,10 @@ impl Mapping {
     pub(crate) fn as_much_as(len: u64, least: u64, map: impl Fn(u64) -> io::Result<Mapping>) -> io::Result<Mapping> {
         let mut len = len.max(least);
         loop {
+            // Valgrind says EINVAL where the kernel says ENOMEM.
+            let refused = |error: &io::Error| matches!(error.raw_os_error(), Some(libc::ENOMEM | libc::EINVAL));
             match map(len) {
-                Err(error) if error.raw_os_error() == Some(libc::ENOMEM) && len > least => len = (len / 2).max(least),
+                Err(error) if refused(&error) && len > least => len = (len / 2).max(least),
                 result => return result,
             }
         }
