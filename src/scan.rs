@@ -77,6 +77,21 @@ impl Chunk {
         number_at(&self.bytes[..self.len], position.checked_sub(self.at)? as usize)
     }
 
+    /// Where in the chunk the payload of the record at `position` lies, and its size, if all of it is here.
+    #[inline(always)]
+    pub(crate) fn payload_at(&self, position: u64) -> Option<(usize, usize)> {
+        let at = position.checked_sub(self.at)? as usize;
+        let (size, rest) = self.bytes[..self.len].get(at..)?.split_first_chunk()?;
+        let size = u64::from_le_bytes(*size);
+        (size <= rest.len() as u64).then_some((at + SIZE_BYTES as usize, size as usize))
+    }
+
+    /// What [`payload_at`](Chunk::payload_at) has found.
+    #[inline(always)]
+    pub(crate) fn payload(&self, (at, size): (usize, usize)) -> &[u8] {
+        &self.bytes[at..at + size]
+    }
+
     /// The bytes at `position`, if all of them are here.
     #[inline]
     pub(crate) fn slice(&self, position: u64, len: u64) -> Option<&[u8]> {

@@ -1,5 +1,6 @@
-//! Follows a log from one record to the next: this file reads, `wait` waits.
+//! Follows a log from one record to the next: this file reads, `look` looks how far it may, `wait` waits.
 
+mod look;
 mod record;
 mod wait;
 
@@ -13,7 +14,7 @@ use crate::control::ControlView;
 use crate::error::{Error, Result};
 use crate::format::log::{SIZE_BYTES, next_position, number_at};
 use crate::opened::Opened;
-use crate::protocol::{self, Pair};
+use crate::protocol::Pair;
 use crate::scan::{self, CHUNK_BYTES, Chunk, past_the_end};
 use crate::settings::ReadMode;
 use crate::stat::WriterState;
@@ -26,11 +27,6 @@ use wait::Waiting;
 
 /// From here on reading in large steps through a descriptor is faster than through the mapping, which faults.
 const BULK_LEAST: u64 = 16 * KIB;
-/// A look at the control page that gave less than this was hardly worth the cache line that it took from the writer.
-const TINY: u64 = 4 * KIB;
-/// Looks that gave little follow each other at least this far apart.
-const PACE: Duration = Duration::from_nanos(700);
-
 /// Follows a log from one record to the next. `Send`.
 #[derive(Debug)]
 pub struct Tailer {
@@ -90,6 +86,9 @@ impl Tailer {
     /// its name, after all that is readable was delivered, [`Error::Io`].
     #[inline]
     pub fn try_next(&mut self) -> Result<Option<Record<'_>>> {
+        if let Some(found) = self.at_hand() {
+            return Ok(Some(self.record_at_hand(found)));
+        }
         match self.advance()? {
             Some(found) => Ok(Some(self.record(found))),
             None if self.waiting.replaced => Err(Error::Replaced { path: self.opened.path.clone() }),
@@ -101,6 +100,7 @@ impl Tailer {
     ///
     /// # Errors
     /// As for [`try_next`](Tailer::try_next).
+    #[inline]
     #[allow(clippy::should_implement_trait)] // An iterator cannot lend its items, and these wait and fail.
     pub fn next(&mut self) -> Result<Option<Record<'_>>> {
         self.next_within(None)
@@ -110,15 +110,24 @@ impl Tailer {
     ///
     /// # Errors
     /// [`Error::TimedOut`] when nothing came, and those of [`next`](Tailer::next).
+    #[inline]
     pub fn next_timeout(&mut self, limit: Duration) -> Result<Option<Record<'_>>> {
         self.next_within(Some(limit))
     }
 
-    #[inline]
+    #[inline(always)]
     fn next_within(&mut self, limit: Option<Duration>) -> Result<Option<Record<'_>>> {
         if self.stopper.is_stopped() {
             return Ok(None);
         }
+        match self.at_hand() {
+            Some(found) => Ok(Some(self.record_at_hand(found))),
+            None => self.next_elsewhere(limit),
+        }
+    }
+
+    #[inline(never)]
+    fn next_elsewhere(&mut self, limit: Option<Duration>) -> Result<Option<Record<'_>>> {
         let found = match self.advance()? {
             Some(found) => found,
             None => match self.wait_for_next(limit)? {
@@ -155,6 +164,25 @@ impl Tailer {
     /// How its waits ended so far.
     pub fn wait_counts(&self) -> WaitCounts {
         self.waiting.counts
+    }
+
+    /// Goes behind the record at `next` if it lies in the chunk, as nearly all do where there is much to read: its sequence, its
+    /// position, and where its payload is.
+    #[inline(always)]
+    fn at_hand(&mut self) -> Option<(Pair, (usize, usize))> {
+        let next = self.next;
+        let payload = self.chunk.payload_at(next.end)?;
+        let size = payload.1 as u64;
+        if next.end >= self.known || next.count < self.first || size > self.max {
+            return None;
+        }
+        self.next = Pair { count: next.count + 1, end: next.end + SIZE_BYTES + size };
+        Some((next, payload))
+    }
+
+    #[inline(always)]
+    fn record_at_hand(&self, (Pair { count: sequence, end: position }, payload): (Pair, (usize, usize))) -> Record<'_> {
+        Record::new(sequence, position, self.chunk.payload(payload))
     }
 
     #[inline(always)]
@@ -286,89 +314,6 @@ impl Tailer {
             self.window = Some(self.opened.window(from, to)?);
         }
         Ok(self.window.as_ref().expect("there is one now"))
-    }
-
-    /// Looks how far the log has come; `true` where there is more than was known.
-    #[inline]
-    fn look(&mut self) -> Result<bool> {
-        let Some(view) = &self.view else { return self.look_at_count() };
-        if let Some(last) = self.tiny_look {
-            // The writer is at it: let it write some more before its cache line is taken again. This is worth a factor of
-            // five in throughput (FACTS), and never delays a record that comes after an empty look.
-            while last.elapsed() < PACE {
-                std::hint::spin_loop();
-            }
-        }
-        let end = protocol::end(view.extent(self.durable));
-        let gain = end.saturating_sub(self.known);
-        self.tiny_look = (gain > 0 && gain < TINY).then(Instant::now);
-        self.known += gain;
-        if gain > 0 { Ok(true) } else { self.look_elsewhere() }
-    }
-
-    /// After an empty look at the control page: once it is not followed any more, and at times in any case, looks for
-    /// what it does not say.
-    #[cold]
-    fn look_elsewhere(&mut self) -> Result<bool> {
-        if self.view.as_ref().is_some_and(|view| view.is_followed()) && !self.is_check_up_due() {
-            return Ok(false);
-        }
-        if self.durable && self.gain() {
-            // The last word of a page that is not followed any more: of what is durable nothing else tells.
-            return Ok(true);
-        }
-        self.check_up()?;
-        if self.view.is_some() { Ok(self.gain()) } else { self.look_at_count() }
-    }
-
-    /// Learns from the control page how far the log may be read; `true` where that is further than was known.
-    fn gain(&mut self) -> bool {
-        let end = self.view.as_ref().map_or(0, |view| protocol::end(view.extent(self.durable)));
-        let gain = end.saturating_sub(self.known);
-        self.known += gain;
-        gain > 0
-    }
-
-    /// The same without a control page: reads what follows, as far as the count covers it.
-    #[cold]
-    fn look_at_count(&mut self) -> Result<bool> {
-        let Pair { count: sequence, end: position } = self.next;
-        if sequence >= self.counted {
-            if self.is_check_up_due() {
-                // Before the look, which so is the last where the log turns out to be gone. A page that it finds is
-                // looked at next time.
-                self.check_up()?;
-            }
-            if self.durable {
-                return Ok(self.gain());
-            }
-            self.counted = self.opened.count()?;
-            if sequence >= self.counted {
-                return Ok(false);
-            }
-        }
-        // Read only now: bytes that were read before the count that covers them was loaded may be older.
-        self.fill(CHUNK_BYTES)?;
-        let mut known = position;
-        for _ in sequence..self.counted {
-            let next = self.chunk.number(known).and_then(|size| next_position(known, size));
-            match next.filter(|next| *next <= self.chunk.end()) {
-                Some(next) => known = next,
-                None => break,
-            }
-        }
-        let size = self.chunk.number(position);
-        // Before anything can fail: what lies above may change yet.
-        self.chunk.cut(known);
-        if known == position {
-            // Larger than the chunk, or cut short.
-            let file_bytes = file::metadata(&self.opened.path, &*self.opened.lend()?)?.len();
-            let next = size.and_then(|size| next_position(position, size)).filter(|next| *next <= file_bytes);
-            let cut_short = || past_the_end(&self.opened.path, sequence, position, size, file_bytes);
-            known = next.ok_or_else(cut_short)?;
-        }
-        self.known = known;
-        Ok(true)
     }
 }
 
