@@ -123,8 +123,10 @@ func TestDoesWithoutADoorbell(t *testing.T) {
 	atomic.StoreUint64(word(l.bell, 16), 8)
 	tailer := l.tail(End)
 	for i := range uint64(5) {
-		time.AfterFunc(5*time.Millisecond, func() { l.add(i) })
+		done := make(chan bool)
+		time.AfterFunc(5*time.Millisecond, func() { l.add(i); close(done) })
 		l.gives(tailer, i, i)
+		<-done
 	}
 	l.check(*word(l.bell, 128) == 0, "nothing is announced")
 }
