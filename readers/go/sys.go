@@ -24,11 +24,13 @@ const (
 	liveByte    = 1<<63 - 2 // the byte that a writer locks
 	pageBytes   = 4096
 	openFlags   = syscall.O_NONBLOCK | syscall.O_NOCTTY | syscall.O_CLOEXEC
-	countTries  = 64 // pairs of reads of a count that never holds still, before its page is mapped
 	bootIDFile  = "/proc/sys/kernel/random/boot_id"
 	defaultDir  = "/dev/shm"
 	defaultSize = 1 << 30
 )
+
+// countTries is how often a count that never holds still is read twice before its page is mapped. Tests lower it.
+var countTries = 64
 
 // number is the number at offset at of a mapping that another process stores into. sync/atomic's loads are acquire loads,
 // and more: nothing that comes later in this goroutine, a pread(2) neither, is done before them.
