@@ -12,7 +12,16 @@ public final class Consumer {
     public static void main(String[] args) throws Exception {
         ReaderOptions options = new ReaderOptions().waitForLog(Duration.ofSeconds(60));
         try (Reader reader = Reader.open(Path.of(args[0]), options); Tailer tailer = reader.tail(Start.beginning())) {
-            Runtime.getRuntime().addShutdownHook(new Thread(tailer::stop));
+            Thread main = Thread.currentThread();
+            Runtime.getRuntime().addShutdownHook(new Thread(() -> {
+                tailer.stop();
+                try {
+                    // The JVM ends with this thread, and not before the other has said how far it came.
+                    main.join(1000);
+                } catch (InterruptedException ended) {
+                    main.interrupt();
+                }
+            }));
             for (Record record : tailer) {
                 System.out.println(record.sequence() + " " + StandardCharsets.UTF_8.decode(record.payload()));
             }

@@ -125,6 +125,8 @@ final class Native {
         /** From here on {@link #wake} ends the next sleep. */
         void prepare() {
             word.putInt(0, 0);
+            // Before the caller looks whether it was to be woken already: a wake() that comes behind that look is not overwritten.
+            VarHandle.fullFence();
         }
 
         /** Ends the sleep, now or before it begins. Any thread may call it. */

@@ -27,9 +27,10 @@ public final class Tailer implements Iterable<Record>, AutoCloseable {
     private static final long SLICE_NANOS = TimeUnit.MILLISECONDS.toNanos(40);
     /** About what a wake-up takes. */
     private static final long SPIN_NANOS = TimeUnit.MICROSECONDS.toNanos(20);
-    /** Where it cannot sleep: intervals of looking at the page, a load, and of looking at the count, some system calls. */
-    private static final long[] PAGE_INTERVALS = {TimeUnit.MICROSECONDS.toNanos(50), TimeUnit.MILLISECONDS.toNanos(18)};
-    private static final long[] COUNT_INTERVALS = {TimeUnit.MICROSECONDS.toNanos(200), TimeUnit.MILLISECONDS.toNanos(18)};
+    /** Where it cannot sleep it looks at intervals: a part of what it has waited already, but no less and no more than these. */
+    private static final int PART = 8;
+    private static final long INTERVAL_LEAST = TimeUnit.MICROSECONDS.toNanos(100);
+    private static final long INTERVAL_MOST = TimeUnit.MILLISECONDS.toNanos(18);
     /** After so many sleeps in a row that end at once for no reason it looks at intervals: a kernel that refuses would keep it busy. */
     private static final int SHORT_SLEEPS = 10;
 
@@ -41,7 +42,6 @@ public final class Tailer implements Iterable<Record>, AutoCloseable {
     /** The page that is followed; without one, the count in the log tells. */
     private ControlPage page;
     private long checkedAt;
-    private long interval;
     private int shortSleeps;
     /** Nothing came in the last wait, so that spinning would be idle. */
     private boolean idle;
@@ -259,7 +259,6 @@ public final class Tailer implements Iterable<Record>, AutoCloseable {
 
     private Record await(long nanos, Duration limit) throws IOException, InterruptedException {
         long begin = System.nanoTime();
-        interval = 0;
         while (true) {
             if (stopped) {
                 return null;
@@ -272,16 +271,17 @@ public final class Tailer implements Iterable<Record>, AutoCloseable {
                 idle = false;
                 return record;
             }
-            long left = nanos == NO_LIMIT ? NO_LIMIT : nanos - (System.nanoTime() - begin);
+            long waited = System.nanoTime() - begin;
+            long left = nanos == NO_LIMIT ? NO_LIMIT : nanos - waited;
             if (left <= 0) {
                 throw new LogException.TimedOut(log.path, limit);
             }
-            pause(Math.min(left, CHECK_NANOS));
+            pause(waited, Math.min(left, CHECK_NANOS));
         }
     }
 
     /** Waits until there may be something, but no longer than {@code most}. */
-    private void pause(long most) {
+    private void pause(long waited, long most) {
         if (page != null && !idle && isNewsNear()) {
             return;
         }
@@ -289,8 +289,7 @@ public final class Tailer implements Iterable<Record>, AutoCloseable {
         if (page != null && page.canSleep() && shortSleeps < SHORT_SLEEPS) {
             sleep(most);
         } else {
-            long[] bounds = page != null ? PAGE_INTERVALS : COUNT_INTERVALS;
-            interval = Math.min(Math.max(interval * 2, bounds[0]), bounds[1]);
+            long interval = Math.min(Math.max(waited / PART, INTERVAL_LEAST), INTERVAL_MOST);
             parked = Thread.currentThread();
             // Looked at behind the store above, so that stop() sees either this thread or is seen.
             if (!stopped) {

@@ -12,6 +12,8 @@ import java.io.RandomAccessFile;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
+import java.util.ArrayList;
+import java.util.List;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -139,6 +141,7 @@ class ControlTest {
             log.lock();
             Page page = log.page();
             try (Reader reader = log.reader(); Tailer tailer = reader.tail(Start.end())) {
+                List<Long> took = new ArrayList<>();
                 for (int n = 0; n < 20; n++) {
                     try (Waiting<Record> waiting = new Waiting<>(tailer::next)) {
                         waiting.isWaiting();
@@ -148,11 +151,12 @@ class ControlTest {
                         long now = System.nanoTime();
                         page.publish();
                         assertEquals("b" + n, new String(waiting.result().bytes()));
-                        // No sleep has come to its bound.
-                        assertTrue(waiting.endedAfter(now) < 60, () -> "it took long");
+                        took.add(waiting.endedAfter(now));
                     }
                     log.storeCount();
                 }
+                // Few sleeps, if any, came to their bound.
+                Waiting.areMostlyBelow(30, took);
             }
         }
     }
@@ -184,7 +188,7 @@ class ControlTest {
                     long now = System.nanoTime();
                     page.publish();
                     assertNotNull(waiting.result());
-                    assertTrue(waiting.endedAfter(now) < 60, () -> "it took long");
+                    assertTrue(waiting.endedAfter(now) < 150, () -> "it did not look");
                     assertEquals(0, page.announced());
                 }
                 log.storeCount();

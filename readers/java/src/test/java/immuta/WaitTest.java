@@ -11,6 +11,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import java.lang.management.ManagementFactory;
 import java.time.Duration;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.atomic.AtomicInteger;
 import org.junit.jupiter.api.Timeout;
@@ -20,6 +21,9 @@ import org.junit.jupiter.params.provider.ValueSource;
 /** How waits begin and end, without a control page and with one. */
 @Timeout(60)
 class WaitTest {
+    /** So often a wait is ended: one that only ended with its bound of 200 ms would look prompt now and then. */
+    private static final int TIMES = 15;
+
     /** A log of one record, whose writer is another process, and which has a page or not. */
     private static TestLog log(boolean page) throws Exception {
         TestLog log = TestLog.of(text("a"));
@@ -39,7 +43,7 @@ class WaitTest {
                 long begin = System.nanoTime();
                 LogException.TimedOut error = assertThrows(LogException.TimedOut.class, () -> tailer.nextTimeout(Duration.ofMillis(millis)));
                 long took = (System.nanoTime() - begin) / 1_000_000;
-                assertTrue(took >= millis && took < millis + 100, took + " ms");
+                assertTrue(took >= millis && took < millis + 1000, took + " ms");
                 assertEquals(log.path, error.path());
             }
             assertThrows(LogException.TimedOut.class, () -> tailer.nextTimeout(Duration.ofSeconds(-1)));
@@ -57,22 +61,26 @@ class WaitTest {
     @ValueSource(booleans = {false, true})
     void stopEndsAWaitAtOnceAndForGood(boolean page) throws Exception {
         try (TestLog log = log(page); Reader reader = log.reader(); Tailer tailer = reader.tail()) {
-            assertNotNull(tailer.next());
-            try (Waiting<Record> waiting = new Waiting<>(tailer::next)) {
-                waiting.isWaiting();
-                long now = System.nanoTime();
-                tailer.stop();
-                assertNull(waiting.result());
-                assertTrue(waiting.endedAfter(now) < 50, () -> "it took long");
+            List<Long> took = new ArrayList<>();
+            for (int n = 0; n < TIMES; n++) {
+                try (Tailer other = reader.tail(Start.end()); Waiting<Record> waiting = new Waiting<>(other::next)) {
+                    waiting.isWaiting();
+                    long now = System.nanoTime();
+                    other.stop();
+                    assertNull(waiting.result());
+                    took.add(waiting.endedAfter(now));
+                }
             }
+            Waiting.areMostlyBelow(50, took);
+            tailer.stop();
             assertNull(tailer.next());
             assertNull(tailer.nextTimeout(Duration.ofSeconds(9)));
             assertEquals(List.of(), tailer.nextBatch(9));
             assertFalse(tailer.iterator().hasNext());
+            assertNotNull(tailer.tryNext());
             if (!page) {
                 log.append(text("b"));
                 assertNull(tailer.next(), "also where there is something");
-                assertNotNull(tailer.tryNext());
             }
         }
     }
@@ -82,15 +90,17 @@ class WaitTest {
     void anInterruptEndsAWaitAtOnce(boolean page) throws Exception {
         try (TestLog log = log(page); Reader reader = log.reader(); Tailer tailer = reader.tail()) {
             assertNotNull(tailer.next());
-            for (int n = 0; n < 3; n++) {
+            List<Long> took = new ArrayList<>();
+            for (int n = 0; n < TIMES; n++) {
                 try (Waiting<Record> waiting = new Waiting<>(tailer::next)) {
                     waiting.isWaiting();
                     long now = System.nanoTime();
                     waiting.thread.interrupt();
                     assertInstanceOf(InterruptedException.class, waiting.error());
-                    assertTrue(waiting.endedAfter(now) < 50, () -> "it took long");
+                    took.add(waiting.endedAfter(now));
                 }
             }
+            Waiting.areMostlyBelow(50, took);
             // It is as good as new.
             assertThrows(LogException.TimedOut.class, () -> tailer.nextTimeout(Duration.ofMillis(1)));
         }
@@ -143,15 +153,17 @@ class WaitTest {
     @ValueSource(booleans = {false, true})
     void whatComesEndsAWait(boolean batch) throws Exception {
         try (TestLog log = TestLog.of(text("a")); Reader reader = log.reader(); Tailer tailer = reader.tail(Start.end())) {
-            for (int n = 0; n < 3; n++) {
+            List<Long> took = new ArrayList<>();
+            for (int n = 0; n < 5; n++) {
                 try (Waiting<Record> waiting = new Waiting<>(() -> batch ? tailer.nextBatch(9).get(0) : tailer.next())) {
                     waiting.isWaiting();
                     log.append(text("b" + n));
                     long now = System.nanoTime();
                     assertEquals("b" + n, new String(waiting.result().bytes()));
-                    assertTrue(waiting.endedAfter(now) < 60, () -> "it took long");
+                    took.add(waiting.endedAfter(now));
                 }
             }
+            Waiting.areMostlyBelow(30, took);
         }
     }
 }

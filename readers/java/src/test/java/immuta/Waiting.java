@@ -5,6 +5,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import static org.junit.jupiter.api.Assertions.fail;
 
 import java.lang.management.ManagementFactory;
+import java.util.List;
 import java.util.concurrent.Callable;
 import java.util.concurrent.TimeUnit;
 
@@ -65,6 +66,12 @@ final class Waiting<T> implements AutoCloseable {
     long endedAfter(long nanoTime) throws InterruptedException {
         join();
         return TimeUnit.NANOSECONDS.toMillis(endedAt - nanoTime);
+    }
+
+    /** Most of what was measured, in milliseconds, is less: one may be late on a machine that does other things. */
+    static void areMostlyBelow(long limit, List<Long> measured) {
+        long median = measured.stream().sorted().skip(measured.size() / 2).findFirst().orElseThrow();
+        assertTrue(median < limit, () -> "they took " + measured + " ms");
     }
 
     @Override
