@@ -1,6 +1,6 @@
 //! The injury: a type that crosses threads today and not tomorrow, or that should not and does.
 
-use immuta::{Error, Reader, ReaderOptions, Record, Start, Stopper, Tailer, Writer, WriterOptions};
+use immuta::{Batch, Error, Reader, ReaderOptions, Record, Start, Stopper, Tailer, Writer, WriterOptions};
 
 fn is_send<T: Send>() {}
 fn is_sync<T: Sync>() {}
@@ -8,6 +8,7 @@ fn is_sync<T: Sync>() {}
 #[test]
 fn what_may_cross_threads_does() {
     is_send::<Writer>();
+    is_send::<Batch<'_>>();
     is_send::<Tailer>();
     is_send::<Record<'_>>();
     is_send::<Error>();

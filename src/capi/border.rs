@@ -73,7 +73,7 @@ impl Home {
     }
 
     #[cold]
-    fn refusal(&self, code: immuta_code, kind: &str, why: &str) -> Failure {
+    fn refusal(&self, code: immuta_code, kind: &str, why: &str) -> Box<Failure> {
         Failure::new(code, format!("{}: this {kind} {why}", self.path.display())).about(&self.path)
     }
 }
@@ -163,13 +163,15 @@ fn caught(work: impl FnOnce() -> Outcome) -> Outcome {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(panicked(&*panic)))
 }
 
-fn panicked(panic: &(dyn Any + Send)) -> Failure {
+#[cold]
+fn panicked(panic: &(dyn Any + Send)) -> Box<Failure> {
     let said = panic.downcast_ref::<&str>().copied();
     let said = said.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("it has not said which");
     Failure::new(IMMUTA_PANIC, format!("a fault of the library: {said}"))
 }
 
-fn null(what: &str) -> Failure {
+#[cold]
+fn null(what: &str) -> Box<Failure> {
     Failure::invalid(format!("the {what} is NULL"))
 }
 
@@ -182,6 +184,7 @@ pub(super) fn give<T>(value: T) -> *mut T {
 ///
 /// # Safety
 /// `place` is null, or may be written to until the call returns.
+#[inline]
 pub(super) unsafe fn place<'a, T>(place: *mut T, what: &str) -> Outcome<Place<'a, T>> {
     // SAFETY: as the caller says; a MaybeUninit claims nothing of the bytes.
     unsafe { place.cast::<std::mem::MaybeUninit<T>>().as_mut() }.map(Place).ok_or_else(|| null(what))
@@ -191,6 +194,7 @@ pub(super) unsafe fn place<'a, T>(place: *mut T, what: &str) -> Outcome<Place<'a
 ///
 /// # Safety
 /// As for [`place`].
+#[inline]
 pub(super) unsafe fn place_if<'a, T>(place: *mut T) -> Option<Place<'a, T>> {
     // SAFETY: as above.
     unsafe { place.cast::<std::mem::MaybeUninit<T>>().as_mut() }.map(Place)
@@ -236,6 +240,7 @@ pub(super) unsafe fn payload<'a>(payload: *const c_void, size: usize) -> Outcome
 }
 
 /// What C may read where there is nothing to be read: a pointer to no bytes leads somewhere all the same.
+#[inline]
 pub(super) fn readable(bytes: &[u8]) -> *const c_void {
     static SOMEWHERE: u8 = 0;
     if bytes.is_empty() { (&raw const SOMEWHERE).cast() } else { bytes.as_ptr().cast() }

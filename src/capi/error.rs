@@ -84,30 +84,36 @@ pub(super) struct Failure {
     message: Cow<'static, CStr>,
 }
 
-pub(super) type Outcome<T = ()> = Result<T, Failure>;
+/// Boxed, so that what goes well is returned in registers.
+pub(super) type Outcome<T = ()> = Result<T, Box<Failure>>;
 
 impl Failure {
-    /// One that costs no memory, for calls that are repeated until they go well.
-    pub(super) const fn plain(code: immuta_code, message: &'static CStr) -> Failure {
+    /// One without a text to be made, for calls that are repeated until they go well.
+    #[cold]
+    pub(super) fn plain(code: immuta_code, message: &'static CStr) -> Box<Failure> {
         let message = Cow::Borrowed(message);
-        Failure { code, system_error: 0, position: None, sequence: None, path: Cow::Borrowed(c""), message }
+        Box::new(Failure { code, system_error: 0, position: None, sequence: None, path: Cow::Borrowed(c""), message })
     }
 
-    pub(super) fn new(code: immuta_code, message: String) -> Failure {
-        Failure { message: owned(message), ..Failure::plain(code, c"") }
+    #[cold]
+    pub(super) fn new(code: immuta_code, message: String) -> Box<Failure> {
+        Box::new(Failure { message: owned(message), ..*Failure::plain(code, c"") })
     }
 
-    pub(super) fn invalid(message: impl Into<String>) -> Failure {
+    #[cold]
+    pub(super) fn invalid(message: impl Into<String>) -> Box<Failure> {
         Failure::new(IMMUTA_INVALID, message.into())
     }
 
-    pub(super) fn about(self, path: &Path) -> Failure {
-        Failure { path: owned(path.as_os_str().as_bytes()), ..self }
+    #[cold]
+    pub(super) fn about(mut self: Box<Self>, path: &Path) -> Box<Failure> {
+        self.path = owned(path.as_os_str().as_bytes());
+        self
     }
 
     /// Makes it the last error of this thread.
     #[cold]
-    pub(super) fn remember(self) -> immuta_code {
+    pub(super) fn remember(self: Box<Self>) -> immuta_code {
         let code = self.code;
         // A thread that is ending may have no place for it any more.
         let _ = LAST.try_with(|last| {
@@ -120,15 +126,16 @@ impl Failure {
                 path: self.path.as_ptr(),
                 message: self.message.as_ptr(),
             };
-            (last.path, last.message) = (self.path, self.message);
+            let this = *self;
+            (last.path, last.message) = (this.path, this.message);
         });
         code
     }
 }
 
-impl From<Error> for Failure {
+impl From<Error> for Box<Failure> {
     #[cold]
-    fn from(error: Error) -> Failure {
+    fn from(error: Error) -> Box<Failure> {
         let mut system_error = 0;
         let mut sequence = None;
         let code = match &error {
@@ -156,7 +163,8 @@ impl From<Error> for Failure {
             Error::Forked { .. } => IMMUTA_FORKED,
         };
         let position = error.position();
-        Failure { system_error, position, sequence, ..Failure::new(code, error.to_string()) }.about(error.path())
+        let made = *Failure::new(code, error.to_string());
+        Box::new(Failure { system_error, position, sequence, ..made }).about(error.path())
     }
 }
 

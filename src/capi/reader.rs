@@ -295,8 +295,8 @@ pub unsafe extern "C" fn immuta_reader_get(
     unsafe {
         border::shared(reader, |reader| {
             let place = border::place(payload, "place for the payload")?;
-            let none = Failure::plain(IMMUTA_NO_RECORD, c"there is no record of this sequence yet");
-            let bytes = reader.reader.get(sequence)?.ok_or(none)?.into_boxed_slice();
+            let none = || Failure::plain(IMMUTA_NO_RECORD, c"there is no record of this sequence yet");
+            let bytes = reader.reader.get(sequence)?.ok_or_else(none)?.into_boxed_slice();
             let (data, size) = (border::readable(&bytes), bytes.len());
             std::mem::forget(bytes);
             place.put(immuta_bytes { data, size });

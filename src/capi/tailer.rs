@@ -57,6 +57,14 @@ pub struct immuta_stopper {
     generation: u64,
 }
 
+fn stopped() -> Box<Failure> {
+    Failure::plain(IMMUTA_STOPPED, c"the tailer was stopped")
+}
+
+fn early() -> Box<Failure> {
+    Failure::plain(IMMUTA_TIMED_OUT, c"there is no record yet")
+}
+
 /// The next record. Waits for it for at most timeout_ms milliseconds, also across a writer's close and restart; with 0 not at all, with
 /// IMMUTA_FOREVER without limit.
 ///
@@ -73,12 +81,11 @@ pub unsafe extern "C" fn immuta_tailer_next(
         border::exclusive(tailer, |tailer| {
             // Before anything is read, which would be lost without a place for it.
             let place = border::place(record, "place for the record")?;
-            let stopped = Failure::plain(IMMUTA_STOPPED, c"the tailer was stopped");
             let found = match timeout_ms {
-                0 if tailer.stopper.is_stopped() => return Err(stopped),
-                0 => tailer.tailer.try_next()?.ok_or(Failure::plain(IMMUTA_TIMED_OUT, c"there is no record yet"))?,
-                IMMUTA_FOREVER => tailer.tailer.next()?.ok_or(stopped)?,
-                limit => tailer.tailer.next_timeout(Duration::from_millis(limit))?.ok_or(stopped)?,
+                0 if tailer.stopper.is_stopped() => return Err(stopped()),
+                0 => tailer.tailer.try_next()?.ok_or_else(early)?,
+                IMMUTA_FOREVER => tailer.tailer.next()?.ok_or_else(stopped)?,
+                limit => tailer.tailer.next_timeout(Duration::from_millis(limit))?.ok_or_else(stopped)?,
             };
             let payload = found.payload();
             place.put(immuta_record {

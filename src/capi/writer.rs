@@ -125,7 +125,7 @@ impl immuta_writer {
 
     #[inline]
     fn batch(&mut self) -> Outcome<&mut Batch<'static>> {
-        self.batch.as_mut().ok_or(NO_BATCH)
+        self.batch.as_mut().ok_or_else(no_batch)
     }
 
     /// The writer, for good; abandons a batch.
@@ -142,7 +142,9 @@ impl Drop for immuta_writer {
     }
 }
 
-const NO_BATCH: Failure = Failure::plain(IMMUTA_BATCH, c"there is no batch: begin one first");
+fn no_batch() -> Box<Failure> {
+    Failure::plain(IMMUTA_BATCH, c"there is no batch: begin one first")
+}
 
 unsafe fn writer_options(options: *const immuta_writer_options) -> Outcome<WriterOptions> {
     let mut chosen = WriterOptions::new();
@@ -279,7 +281,7 @@ pub unsafe extern "C" fn immuta_batch_commit(
     // SAFETY: a writer that no other call uses, and places or NULL, as the header demands.
     unsafe {
         border::exclusive(writer, |writer| {
-            let done = writer.batch.take().ok_or(NO_BATCH)?.commit()?;
+            let done = writer.batch.take().ok_or_else(no_batch)?.commit()?;
             if let Some(place) = border::place_if(first) {
                 place.put(done.start);
             }
@@ -297,7 +299,7 @@ pub unsafe extern "C" fn immuta_batch_abandon(writer: *mut immuta_writer) -> imm
     // SAFETY: a writer that no other call uses, as the header demands.
     unsafe {
         border::exclusive(writer, |writer| {
-            drop(writer.batch.take().ok_or(NO_BATCH)?);
+            drop(writer.batch.take().ok_or_else(no_batch)?);
             Ok(())
         })
     }

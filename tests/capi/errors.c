@@ -173,6 +173,7 @@ void test_killed_writer(void) {
     pid_t child = fork();
     CHECK(child >= 0);
     if (child == 0) {
+        alarm(100);
         append(open_writer(), "by one that is killed");
         CHECK(write(ready[1], "", 1) == 1);
         for (;;) pause();

@@ -59,6 +59,8 @@ static void in_a_child(void (*work)(void)) {
     pid_t child = fork();
     CHECK(child >= 0);
     if (child == 0) {
+        /* An alarm is not inherited, and a child that hangs must not outlive its test. */
+        alarm(100);
         work();
         execlp("true", "true", (char *)NULL);
         _exit(1);
