@@ -241,3 +241,18 @@ fn a_log_that_is_larger_than_memory_is_opened_and_not_read() {
     let pread = log.reader_options().read_mode(ReadMode::Pread).open(&log.path).unwrap();
     assert!(matches!(pread.tail(0).unwrap().try_next(), Err(Error::TooLarge { .. })));
 }
+
+/// A program that empties a log in place, as `truncate` and `>` do: its followers would wait for ever, and hear nothing.
+#[test]
+fn a_count_that_falls_is_told_to_followers() {
+    let log = Log::new();
+    std::fs::write(&log.path, spoilt(|_| {})).unwrap();
+    let mut tailer = log.reader().tail(0).unwrap();
+    for _ in 0..2 {
+        assert!(tailer.try_next().unwrap().is_some());
+    }
+    assert!(tailer.try_next().unwrap().is_none());
+    std::fs::write(&log.path, b"").unwrap();
+    is_damage(tailer.try_next(), &log.path, (None, 0));
+    is_damage(bounded("a wait", move || tailer.next().map(|_| ())), &log.path, (None, 0));
+}

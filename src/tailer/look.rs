@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::Tailer;
-use crate::error::Result;
-use crate::format::log::next_position;
+use crate::error::{Error, Result};
+use crate::format::log::{COUNT_OFFSET, next_position};
 use crate::protocol::{self, Pair};
 use crate::scan::{CHUNK_BYTES, past_the_end};
 use crate::sys::file;
@@ -71,7 +71,16 @@ impl Tailer {
                 return Ok(self.gain());
             }
             self.counted = self.opened.count()?;
-            if sequence >= self.counted {
+            if sequence > self.counted {
+                let message = format!("the log counts {} records, and more were counted before", self.counted);
+                return Err(Error::Damaged {
+                    path: self.opened.path.clone(),
+                    sequence: None,
+                    position: COUNT_OFFSET,
+                    message,
+                });
+            }
+            if sequence == self.counted {
                 return Ok(false);
             }
         }
