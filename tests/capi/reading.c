@@ -44,7 +44,9 @@ void test_reading(void) {
 
     immuta_stat stat = {.size = sizeof stat};
     OK(immuta_reader_stat(reader, &stat));
-    CHECK(stat.records == 2 && stat.end == 29 && stat.writer == IMMUTA_WRITER_ALIVE && stat.pid == (uint32_t)getpid());
+    CHECK(stat.records == 2 && stat.end == 29 && stat.writer == IMMUTA_WRITER_ALIVE);
+    /* The system need not tell. */
+    CHECK(stat.pid == (uint32_t)getpid() || stat.pid == 0);
     OK(immuta_tailer_writer(tailer, &state));
     CHECK(state == IMMUTA_WRITER_ALIVE);
     OK(immuta_writer_close(writer));
