@@ -103,6 +103,12 @@ func sleep(mapping []byte, at int, expected uint32, limit time.Duration) {
 	syscall.Syscall6(syscall.SYS_FUTEX, uintptr(unsafe.Pointer(&mapping[at])), futexWait, uintptr(expected), uintptr(unsafe.Pointer(&bound)), 0, 0)
 }
 
+// pause sleeps by a system call: Go's timers keep its scheduler awake for longer, which an idle follower should not cost.
+func pause(limit time.Duration) {
+	bound := syscall.NsecToTimespec(int64(limit))
+	syscall.Nanosleep(&bound, nil)
+}
+
 // readCount gives the count in the log, and then the file's size. ok is false where so many records have no room.
 func readCount(file *os.File) (count, size uint64, ok bool, err error) {
 	var buffer [8]byte

@@ -20,7 +20,7 @@ const (
 
 	slice     = 25 * time.Millisecond  // the longest sleep: Stop and a context only set a flag
 	upkeep    = 100 * time.Millisecond // how often names, locks and heartbeats are looked at
-	poll      = 10 * time.Millisecond  // the longest interval of looking where nobody wakes us
+	poll      = 16 * time.Millisecond  // the longest interval of looking where nobody wakes us
 	pollPage  = 200 * time.Microsecond // the first one, of a load from memory
 	pollCount = time.Millisecond       // the first one, of system calls
 )
@@ -206,6 +206,12 @@ func (t *Tailer) refresh() error {
 		}
 		t.onPage, t.count, t.end = true, ^uint64(0), t.log.page.at(cpEnd)
 		return nil
+	}
+	if !t.onPage && t.count > 0 {
+		var word [8]byte // an idle look should cost little: a count that is read as the known one is no news
+		if n, err := readAt(t.log.file, word[:], 0); err == nil && n == 8 && binary.LittleEndian.Uint64(word[:]) == t.count {
+			return nil
+		}
 	}
 	count, size, err := t.logCount()
 	if err != nil {
@@ -444,6 +450,6 @@ func (t *Tailer) wait(ctx context.Context, limit time.Duration) (Record, error) 
 			first = pollPage
 		}
 		interval = min(max(first, 2*interval), poll)
-		time.Sleep(min(interval, turn))
+		pause(min(interval, turn))
 	}
 }
