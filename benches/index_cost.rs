@@ -16,7 +16,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use immuta::{Durability, WriterOptions};
-use support::{MIB, SIZE_BYTES, SIZES, discard, payload, scaled};
+use support::{MIB, SIZE_BYTES, SIZES, discard, payload, quartiles, scaled, shown};
 
 /// Turns of each; an odd number has a median.
 const TURNS: u64 = 15;
@@ -59,13 +59,4 @@ fn run(path: &Path, size: usize, prepared: bool, index: bool) -> f64 {
     let time = begin.elapsed();
     discard(writer, path);
     time.as_nanos() as f64 / records as f64
-}
-
-fn quartiles(mut times: Vec<f64>) -> [f64; 3] {
-    times.sort_by(f64::total_cmp);
-    [1, 2, 3].map(|quarter| times[(times.len() - 1) * quarter / 4])
-}
-
-fn shown([low, median, high]: [f64; 3]) -> String {
-    format!("{median:8.2} ({low:.2} to {high:.2})")
 }

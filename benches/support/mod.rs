@@ -81,6 +81,17 @@ pub fn discard(writer: Writer, path: &Path) {
     }
 }
 
+/// The quartiles of some figures.
+pub fn quartiles(mut times: Vec<f64>) -> [f64; 3] {
+    times.sort_by(f64::total_cmp);
+    [1, 2, 3].map(|quarter| times[(times.len() - 1) * quarter / 4])
+}
+
+/// A median, and the quartiles around it.
+pub fn shown([low, median, high]: [f64; 3]) -> String {
+    format!("{median:8.2} ({low:.2} to {high:.2})")
+}
+
 /// CLOCK_MONOTONIC, which all processes of the machine share, in nanoseconds.
 #[inline(always)]
 pub fn now_ns() -> u64 {
