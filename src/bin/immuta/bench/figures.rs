@@ -98,6 +98,10 @@ impl Passes {
         self.passes.first().copied().unwrap_or_default()
     }
 
+    pub fn longest_ns(&self) -> u64 {
+        self.passes.iter().map(|pass| pass.elapsed_ns).max().unwrap_or_default()
+    }
+
     pub fn slowest(&self) -> Pass {
         self.passes.last().copied().unwrap_or_default()
     }
@@ -172,6 +176,7 @@ mod tests {
         }
         assert_eq!((passes.median(), passes.rounds()), (pass(100, 300), 4));
         assert_eq!((passes.fastest(), passes.slowest()), (pass(100, 100), pass(100, 900)));
+        assert_eq!(passes.longest_ns(), 900);
         let median = passes.median();
         assert_eq!((median.ns_per_record(), median.records_per_second()), (3.0, 1e9 / 3.0));
         // 100 records in 5000 ns: a million in 50 ms.

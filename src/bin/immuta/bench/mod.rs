@@ -14,6 +14,7 @@ mod read;
 mod report;
 mod stage;
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 use serde_json::json;
@@ -64,7 +65,7 @@ struct Common {
     seconds: f64,
     /// No log becomes larger, nor larger than half the free space or a quarter of the free memory: neither the disk nor the page
     /// cache is filled. There is one at a time
-    #[arg(long, default_value = "512MiB", value_parser = units::parse_bytes)]
+    #[arg(long, default_value = "256MiB", value_parser = units::parse_bytes)]
     max_bytes: u64,
     /// Logs are made in a temporary directory in this one (default: where temporary files belong)
     #[arg(long)]
@@ -107,13 +108,25 @@ fn introduce(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
     report.every_row("limit_bytes", json!(stage.limit()));
     report.every_row("cores", json!(cores));
     let version = env!("CARGO_PKG_VERSION");
-    report.text(&format!("immuta {version}, {cores} cores, {model}, Linux {}", release.trim()))?;
+    let plural = if cores == 1 { "" } else { "s" };
+    report.text(&format!("immuta {version}, {cores} core{plural}, {model}, Linux {}", release.trim()))?;
     report.text(&format!(
         "Logs of at most {limit} in {}, where {free} are free; each is removed.",
         directory.display()
     ))?;
+    // Where stderr is closed there is nobody to warn.
     if cfg!(debug_assertions) {
-        eprintln!("immuta: warning: this immuta was built without optimisation; its figures say nothing");
+        let _ = writeln!(
+            io::stderr(),
+            "immuta: warning: this immuta was built without optimisation; its figures say nothing"
+        );
+    }
+    let load = read("/proc/loadavg").split(' ').next().and_then(|load| load.parse::<f64>().ok());
+    if let Some(load) = load.filter(|load| *load >= cores as f64) {
+        let _ = writeln!(
+            io::stderr(),
+            "immuta: warning: others use this machine (load {load}), which will be in all figures"
+        );
     }
     Ok(())
 }

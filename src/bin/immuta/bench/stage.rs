@@ -1,6 +1,6 @@
 //! Where benchmarks are played: the directory, the largest file, and the processes of each round.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -135,7 +135,7 @@ impl<'a> Stage<'a> {
             Some(("note", text)) => {
                 // Once, not in every round.
                 if !self.noted.iter().any(|noted| noted == text) {
-                    eprintln!("immuta: warning: {text}");
+                    let _ = writeln!(io::stderr(), "immuta: warning: {text}");
                     self.noted.push(text.to_owned());
                 }
             }
