@@ -20,11 +20,11 @@ use crate::units;
 /// Measure appends: time and processor's time of each, and the percentiles of single ones
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-growing: a new log, which the writer's helper thread grows meanwhile. prepared ahead: the space was made ready when the log
-was opened. The floors store the same bytes, sizes and counts into a mapped file and do nothing else: one that grows by 8 MiB
-at a time, and one that is there, every page of it mapped. With --durability sync they flush twice for each record. The
-process's time of the processor has the helper thread's in it. A log that is full before the interval of --durability has
-passed is never flushed: take a shorter one, or larger --max-bytes, where that matters. Single appends are timed in runs of
+growing: a new log, which the writer's helper thread grows meanwhile. prepared ahead: the space was made ready when the log \
+was opened. The floors store the same bytes, sizes and counts into a mapped file and do nothing else: one that grows by 8 MiB \
+at a time, and one that is there, every page of it mapped. With --durability sync they flush twice for each record. The \
+process's time of the processor has the helper thread's in it. A log that is full before the interval of --durability has \
+passed is never flushed: take a shorter one, or larger --max-bytes, where that matters. Single appends are timed in runs of \
 their own, so that the clock is not in the rates.
 
 Examples: immuta bench append --size 1KiB

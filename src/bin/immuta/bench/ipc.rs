@@ -26,8 +26,8 @@ const PATIENCE_TIMES: u32 = 200;
 /// Measure one producer process and some consumer processes, from the first send to the last receive
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A round is a new log of --max-bytes, or with --rate of --seconds. Consumers look at every byte and every sequence number; what
-is lost is reported, and there must be none. They spin for some microseconds before they sleep, as followers do by default.
+A round is a new log of --max-bytes, or with --rate of --seconds. Consumers look at every byte and every sequence number; what \
+is lost is reported, and there must be none. They spin for some microseconds before they sleep, as followers do by default. \
 The floor is bare stores of the same bytes into a mapped file that grows, which nobody reads.
 
 Examples: immuta bench ipc --readers 4

@@ -23,10 +23,10 @@ const PATIENCE: Duration = Duration::from_millis(50);
 /// Measure how late records are at a given rate, for followers that spin and for followers that sleep
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Open loop: each time is taken from the moment at which the record was due, so that whoever is late does not hide that the next
-ones are, too. The sender spins until a record is due. The floors hand a word over from process to process at the same rate:
-to one that spins on its cache line, and to one that sleeps on a futex; a word has to be taken before the next one comes, so that
-on a busy machine they are later than a log, which needs no answer. Rows take turns; the first 50 ms of each turn are not
+Open loop: each time is taken from the moment at which the record was due, so that whoever is late does not hide that the next \
+ones are, too. The sender spins until a record is due. The floors hand a word over from process to process at the same rate: \
+to one that spins on its cache line, and to one that sleeps on a futex; a word has to be taken before the next one comes, so that \
+on a busy machine they are later than a log, which needs no answer. Rows take turns; the first 50 ms of each turn are not \
 counted. Processes that spin need a core each: with too few, the system's time slices are what is measured.
 
 Example: immuta bench latency --rate 100k --readers 2")]

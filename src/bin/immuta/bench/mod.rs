@@ -34,8 +34,8 @@ const ROUNDS_LEAST: u32 = 3;
 /// Measure appends, reads and latencies on this machine, beside the least that it asks of anybody
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Each benchmark measures immuta and, by turns in the same run, the machine's floor: bare stores, bare reads, a bare cache line, a
-bare futex. Rates are those of the median round. A round is one or more processes of its own on a new log, which is removed
+Each benchmark measures immuta and, by turns in the same run, the machine's floor: bare stores, bare reads, a bare cache line, a \
+bare futex. Rates are those of the median round. A round is one or more processes of its own on a new log, which is removed \
 without a flush, so that little of it reaches the disk. CPU s/million records: the processor's time, in seconds.
 
 Examples: immuta bench append

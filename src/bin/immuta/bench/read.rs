@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Measure reading a log that is in the page cache, every byte of it touched
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The log is made for it, as large as --max-bytes allows; its writer has it open meanwhile, as for a follower that is behind.
+The log is made for it, as large as --max-bytes allows; its writer has it open meanwhile, as for a follower that is behind. \
 The floor reads the same file with pread(2), 256 KiB at a time, and touches every byte, too.
 
 Example: immuta bench read --size 1KiB --seconds 1")]
