@@ -2,94 +2,25 @@
 
 mod support;
 
-use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::Output;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use support::cli::on_a_terminal;
-use support::{Log, bounded, until};
-use tempfile::TempDir;
+use support::crew::Crew;
+use support::{Log, until};
 
-/// A demo with a temporary directory of its own; killed if the test ends before it.
-struct Demo {
-    place: TempDir,
-    control: TempDir,
-    child: Option<Child>,
+/// A demo with a temporary directory of its own.
+fn start(args: &[&str]) -> Crew {
+    Crew::start("demo", args)
 }
 
-impl Demo {
-    fn start(args: &[&str]) -> Demo {
-        let (place, control) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let mut command = Command::new(env!("CARGO_BIN_EXE_immuta"));
-        command.arg("demo").args(args).env("TMPDIR", place.path()).env("IMMUTA_CONTROL_DIR", control.path());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Demo { child: Some(command.spawn().unwrap()), place, control }
-    }
-
-    fn run(args: &[&str]) -> Output {
-        Demo::start(args).end()
-    }
-
-    fn id(&self) -> i32 {
-        self.child.as_ref().unwrap().id() as i32
-    }
-
-    /// The processes that work in its directory, or did before it was removed.
-    fn parts(&self) -> Vec<i32> {
-        let place = self.place.path().as_os_str().as_encoded_bytes();
-        let processes =
-            std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
-        let works_here = |id: &i32| {
-            let arguments = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
-            arguments.windows(place.len()).any(|bytes| bytes == place)
-        };
-        processes.filter(works_here).collect()
-    }
-
-    /// Returns once the demo has a log with something in it.
-    fn until_it_runs(&self) {
-        until("the demo runs", || self.parts().len() > 1 && log_bytes(self.place.path()) > 64 << 10);
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.id()), signal).unwrap();
-    }
-
-    /// Waits for its end, and looks for what it left behind.
-    fn end(mut self) -> Output {
-        let child = self.child.take().unwrap();
-        let output = bounded("the end of the demo", move || child.wait_with_output().unwrap());
-        until("its processes have ended", || self.parts().is_empty());
-        for place in [&self.place, &self.control] {
-            let left: Vec<_> = std::fs::read_dir(place).unwrap().map(|entry| entry.unwrap().path()).collect();
-            assert!(left.is_empty(), "left behind: {left:?}");
-        }
-        output
-    }
+fn run(args: &[&str]) -> Output {
+    start(args).end()
 }
 
-impl Drop for Demo {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            // It may have ended.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        // By their ids; those that it left are the failure that is being reported.
-        for id in self.parts() {
-            let _ = kill(Pid::from_raw(id), Signal::SIGKILL);
-        }
-    }
-}
-
-/// The size of the demo's log, or 0.
-fn log_bytes(place: &Path) -> u64 {
-    let directories = std::fs::read_dir(place).into_iter().flatten().filter_map(Result::ok);
-    directories
-        .filter_map(|entry| std::fs::metadata(entry.path().join("demo.log")).ok())
-        .map(|metadata| metadata.len())
-        .sum()
+/// Returns once the demo has a log with something in it.
+fn until_it_runs(demo: &Crew) {
+    until("the demo runs", || demo.parts().len() > 1 && demo.bytes_of("demo.log") > 64 << 10);
 }
 
 fn stdout(output: &Output) -> String {
@@ -98,7 +29,7 @@ fn stdout(output: &Output) -> String {
 
 #[test]
 fn it_ends_with_a_summary_and_leaves_nothing() {
-    let output = Demo::run(&["--seconds", "1", "--readers", "2"]);
+    let output = run(&["--seconds", "1", "--readers", "2"]);
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
     let summary = stdout(&output);
     for part in ["producer ", "consumer 1 ", "consumer 2 ", "records/s", "p99.9", "it is removed"] {
@@ -127,7 +58,7 @@ fn a_terminal_gets_a_live_table_before_the_summary() {
 #[test]
 fn records_of_every_size_will_do() {
     for size in ["0", "1", "8", "4096", "1MiB"] {
-        let output = Demo::run(&["--seconds", "0.3", "--readers", "1", "--size", size, "--max-bytes", "64MiB"]);
+        let output = run(&["--seconds", "0.3", "--readers", "1", "--size", size, "--max-bytes", "64MiB"]);
         assert!(output.status.success(), "size {size}: {output:?}");
         assert!(stdout(&output).contains("consumer 1"), "size {size}");
     }
@@ -135,11 +66,11 @@ fn records_of_every_size_will_do() {
 
 #[test]
 fn the_log_stays_below_the_limit() {
-    let mut demo = Demo::start(&["--seconds", "1", "--readers", "1", "--max-bytes", "16MiB"]);
+    let mut demo = start(&["--seconds", "1", "--readers", "1", "--max-bytes", "16MiB"]);
     let mut largest = 0;
     until("the demo has ended", || {
-        largest = largest.max(log_bytes(demo.place.path()));
-        demo.child.as_mut().unwrap().try_wait().unwrap().is_some()
+        largest = largest.max(demo.bytes_of("demo.log"));
+        demo.has_ended()
     });
     assert!((1 << 20..=16 << 20).contains(&largest), "{largest}");
     let output = demo.end();
@@ -151,7 +82,7 @@ fn what_cannot_be_is_refused() {
     for args in
         [["--max-bytes", "much"], ["--max-bytes", "1k"], ["--seconds", "-1"], ["--readers", "0"], ["--size", "1TiB"]]
     {
-        let output = Demo::run(&args);
+        let output = run(&args);
         assert_eq!(output.status.code(), Some(2), "{args:?}: {output:?}");
         assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{args:?}: {output:?}");
     }
@@ -160,8 +91,8 @@ fn what_cannot_be_is_refused() {
 #[test]
 fn a_signal_ends_it_with_what_was_measured() {
     for (signal, code) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
-        let demo = Demo::start(&["--seconds", "60", "--readers", "2", "--max-bytes", "256MiB"]);
-        demo.until_it_runs();
+        let demo = start(&["--seconds", "60", "--readers", "2", "--max-bytes", "256MiB"]);
+        until_it_runs(&demo);
         demo.signal(signal);
         let output = demo.end();
         assert_eq!(output.status.code(), Some(code), "{output:?}");
@@ -171,8 +102,8 @@ fn a_signal_ends_it_with_what_was_measured() {
 
 #[test]
 fn nothing_outlives_a_demo_that_is_killed() {
-    let demo = Demo::start(&["--seconds", "60", "--readers", "2", "--max-bytes", "256MiB"]);
-    demo.until_it_runs();
+    let demo = start(&["--seconds", "60", "--readers", "2", "--max-bytes", "256MiB"]);
+    until_it_runs(&demo);
     demo.signal(Signal::SIGKILL);
     demo.end();
 }

@@ -3,6 +3,7 @@
 
 pub mod cli;
 pub mod content;
+pub mod crew;
 pub mod forge;
 pub mod mount;
 pub mod process;

@@ -1,14 +1,19 @@
 //! The command line of immuta. Data goes to stdout, everything else to stderr; `failure` has the exit codes.
 
 mod append;
+mod bench;
 mod cat;
+mod clock;
 mod completions;
+mod crew;
 mod demo;
 mod doctor;
 mod failure;
 mod follow;
 mod get;
 mod output;
+mod payload;
+mod place;
 mod repair;
 mod signals;
 mod stat;
@@ -50,8 +55,11 @@ enum Command {
     Doctor(doctor::Args),
     Completions(completions::Args),
     Demo(demo::Args),
+    Bench(bench::Args),
     #[command(name = "demo-part", hide = true)]
     DemoPart(demo::PartArgs),
+    #[command(name = "bench-part", hide = true)]
+    BenchPart(bench::PartArgs),
 }
 
 fn main() -> ExitCode {
@@ -69,6 +77,8 @@ fn main() -> ExitCode {
         Command::Completions(args) => completions::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::DemoPart(args) => demo::run_part(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::BenchPart(args) => bench::run_part(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -21,6 +21,12 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(number * unit).map_err(|_| expected())
 }
 
+/// How long something is to be shown or measured, in seconds.
+pub fn parse_seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|seconds| (0.1..=3600.0).contains(seconds));
+    seconds.ok_or_else(|| "a number of seconds from 0.1 to 3600".to_owned())
+}
+
 /// So long ago (10m), or at a time: 2026-11-25T19:30:00Z, 2026-11-25T19:30 (of this machine's time zone), @1795634000 (seconds since 1970).
 pub fn parse_since(text: &str) -> Result<SystemTime, String> {
     let ago = |ago| SystemTime::now().checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH);

@@ -27,6 +27,27 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     }
 }
 
+/// The payload of a record, in bytes, where many of them are made.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let size = parse_bytes(text)?;
+    if size <= 64 << 20 { Ok(size) } else { Err("at most 64MiB".to_owned()) }
+}
+
+/// `10000`, `10k`, `2.5M`, `1M/s` as a number a second.
+pub fn parse_rate(text: &str) -> Result<f64, String> {
+    let number = text.trim().trim_end_matches("/s");
+    let digits = number.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match number[digits.len()..].to_ascii_lowercase().as_str() {
+        "" => Some(1.0),
+        "k" => Some(1e3),
+        "m" => Some(1e6),
+        _ => None,
+    };
+    let rate = unit.zip(digits.trim().parse::<f64>().ok()).map(|(unit, number)| number * unit);
+    rate.filter(|rate| (1.0..=1e8).contains(rate))
+        .ok_or_else(|| "a rate such as 500, 10k or 1M, at most 100M".to_owned())
+}
+
 /// A number of bytes, in binary units.
 pub fn bytes(number: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
@@ -91,6 +112,16 @@ mod tests {
         assert_eq!(parse_bytes("1.5k"), Ok(1536));
         for wrong in ["", "GiB", "-1", "1 parsec", "nan", "inf", "99999999TiB"] {
             assert!(parse_bytes(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn rates_have_units() {
+        for (text, rate) in [("1", 1.0), ("10k", 1e4), ("2.5M", 2.5e6), ("100 k", 1e5), ("10k/s", 1e4)] {
+            assert_eq!(parse_rate(text), Ok(rate), "{text}");
+        }
+        for wrong in ["", "k", "0", "-1", "nan", "inf", "10kHz", "1G", "101M"] {
+            assert!(parse_rate(wrong).is_err(), "{wrong}");
         }
     }
 

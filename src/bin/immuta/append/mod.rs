@@ -284,13 +284,23 @@ fn sentence_of(recovery: &Recovery) -> Option<String> {
     }
 }
 
-fn parse_durability(text: &str) -> Result<Durability, String> {
+pub fn parse_durability(text: &str) -> Result<Durability, String> {
     match text.split_once('=') {
         None if text == "buffered" => Ok(Durability::Buffered),
         None if text == "interval" => Ok(Durability::default()),
         None if text == "sync" => Ok(Durability::Sync),
         Some(("interval", time)) => parse_duration(time).map(Durability::Interval),
         _ => Err("buffered, interval=TIME (such as interval=1s) or sync".to_owned()),
+    }
+}
+
+/// What [`parse_durability`] understands as this one.
+pub fn durability_name(durability: Durability) -> String {
+    match durability {
+        Durability::Buffered => "buffered".to_owned(),
+        Durability::Interval(time) => format!("interval={}s", time.as_secs_f64()),
+        Durability::Sync => "sync".to_owned(),
+        _ => unreachable!("parse_durability makes no other"),
     }
 }
 
@@ -316,6 +326,15 @@ fn parse_delimiter(text: &str) -> Result<u8, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_durability_has_a_name() {
+        for text in ["buffered", "interval=1s", "interval=0.02s", "sync"] {
+            assert_eq!(durability_name(parse_durability(text).unwrap()), text);
+        }
+        assert_eq!(parse_durability("interval"), parse_durability("interval=1s"));
+        assert!(parse_durability("interval=soon").is_err() && parse_durability("never").is_err());
+    }
 
     #[test]
     fn a_delimiter_is_one_byte() {

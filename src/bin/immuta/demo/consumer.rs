@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use immuta::{Error, ReaderOptions, Record, Start, WriterState};
 
-use super::FILLER;
-use super::figures::{Meter, Phase, REPORT_INTERVAL_NS, now_ns, stamp_every, stamped};
-use super::part::{Parent, PartArgs};
+use super::figures::{Meter, Phase, REPORT_INTERVAL_NS, stamp_every, stamped};
+use super::part::{PartArgs, report};
+use crate::clock::now_ns;
+use crate::crew::Parent;
 use crate::failure::Failure;
+use crate::payload::{FILLER, sum_of_rest};
 
 /// How long it waits before it looks whether the producer has ended.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -64,7 +66,7 @@ struct Seen {
 
 impl Seen {
     fn new(size: u64) -> Seen {
-        let sum = sum(&vec![FILLER; size as usize]);
+        let sum = sum_of_rest(&vec![FILLER; size as usize]);
         let (flat_out, paced) = (Meter::new(), Meter::new());
         Seen { size, every: stamp_every(size), sum, next: 0, phase: Phase::FlatOut, flat_out, paced, reported: (0, 0) }
     }
@@ -73,7 +75,7 @@ impl Seen {
     #[inline]
     fn take(&mut self, record: &Record<'_>) -> Result<bool, Failure> {
         let payload = record.payload();
-        if record.sequence() != self.next || payload.len() as u64 != self.size || sum(payload) != self.sum {
+        if record.sequence() != self.next || payload.len() as u64 != self.size || sum_of_rest(payload) != self.sum {
             let message = format!("record {} is not what the producer appended", record.sequence());
             return Err(Failure::system("go on", io::Error::other(message)));
         }
@@ -99,17 +101,9 @@ impl Seen {
     fn report(&mut self, parent: &Parent) -> Result<(), Failure> {
         if self.reported.1 != self.next {
             self.reported = (now_ns(), self.next);
-            parent.report(Phase::FlatOut, &self.flat_out)?;
-            parent.report(Phase::Paced, &self.paced)?;
+            report(parent, Phase::FlatOut, &self.flat_out)?;
+            report(parent, Phase::Paced, &self.paced)?;
         }
         Ok(())
     }
-}
-
-/// The sum of the bytes behind the time, eight at once.
-#[inline]
-fn sum(payload: &[u8]) -> u64 {
-    let (words, rest) = payload.get(8..).unwrap_or_default().as_chunks();
-    let words = words.iter().fold(0, |sum: u64, word| sum.wrapping_add(u64::from_le_bytes(*word)));
-    rest.iter().fold(words, |sum, byte| sum.wrapping_add(u64::from(*byte)))
 }

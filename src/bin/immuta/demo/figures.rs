@@ -4,7 +4,6 @@ use std::fmt;
 use std::str::FromStr;
 
 use hdrhistogram::Histogram;
-use nix::time::{ClockId, clock_gettime};
 
 /// How often a part tells what it has measured, in nanoseconds.
 pub const REPORT_INTERVAL_NS: u64 = 100_000_000;
@@ -20,13 +19,6 @@ pub enum Phase {
 
 /// In a timestamp: the record belongs to the paced phase.
 const PACED: u64 = 1 << 63;
-
-/// CLOCK_MONOTONIC, which all processes share, in nanoseconds.
-pub fn now_ns() -> u64 {
-    // It cannot fail with a clock that every Linux has.
-    let time = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or((0, 0), |time| (time.tv_sec(), time.tv_nsec()));
-    time.0 as u64 * 1_000_000_000 + time.1 as u64
-}
 
 /// The first bytes of a record that carries the time of its append.
 pub fn stamp(phase: Phase, ns: u64) -> [u8; 8] {

@@ -7,29 +7,24 @@ mod part;
 mod producer;
 mod show;
 
-use std::io::{self, BufRead, BufReader, IsTerminal, Write};
-use std::os::unix::process::CommandExt;
+use std::ffi::OsStr;
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use nix::sys::statvfs::statvfs;
-use tempfile::TempDir;
-
+use crate::crew::Crew;
 use crate::failure::Failure;
+use crate::place::{self, Place, usable_bytes};
 use crate::signals::Signals;
-use crate::units;
+use crate::{times, units};
 use figures::Figures;
 use part::Role;
 pub use part::{PartArgs, run as run_part};
 
-/// What payloads are filled with.
-const FILLER: u8 = b'.';
+/// How the names of the demo's directories begin.
+const PREFIX: &str = "immuta-demo-";
 /// The smallest log that is worth a demo, in bytes.
 const LIMIT_LEAST: u64 = 1 << 20;
-/// What the log may reserve beyond its end, in bytes, where it is large.
-const RESERVE_MOST: u64 = 40 << 20;
 /// How often the table is drawn anew, and signals are looked for.
 const INTERVAL: Duration = Duration::from_millis(100);
 /// How long a part may take to come up, to catch up, or to end.
@@ -43,33 +38,18 @@ pub struct Args {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=64))]
     readers: u64,
     /// How long it takes: half of it flat out, for the rates, and half at intervals, for the latencies
-    #[arg(long, default_value = "5", value_parser = parse_seconds)]
+    #[arg(long, default_value = "5", value_parser = times::parse_seconds)]
     seconds: f64,
     /// Payload of each record, in bytes
-    #[arg(long, default_value = "64", value_parser = parse_size)]
+    #[arg(long, default_value = "64", value_parser = units::parse_size)]
     size: u64,
     /// The log becomes no larger, nor larger than half the free space
     #[arg(long, default_value = "1GiB", value_parser = units::parse_bytes)]
     max_bytes: u64,
 }
 
-fn parse_seconds(text: &str) -> Result<f64, String> {
-    let seconds = text.parse().ok().filter(|seconds| (0.1..=3600.0).contains(seconds));
-    seconds.ok_or_else(|| "a number of seconds from 0.1 to 3600".to_owned())
-}
-
-fn parse_size(text: &str) -> Result<u64, String> {
-    let size = units::parse_bytes(text)?;
-    if size <= 64 << 20 { Ok(size) } else { Err("at most 64MiB".to_owned()) }
-}
-
 fn log_in(directory: &Path) -> PathBuf {
     directory.join("demo.log")
-}
-
-/// Of a file of at most `limit` bytes, how far the records may reach, with what a writer reserves beyond them.
-fn usable_bytes(limit: u64) -> u64 {
-    limit.saturating_sub(RESERVE_MOST).max(limit / 4)
 }
 
 /// How far the flat-out phase may reach: the other one needs less.
@@ -82,14 +62,9 @@ fn has_room_for_time(size: u64) -> bool {
     size >= 8
 }
 
-/// What a part tells: its number, and a line, or `None` when it has ended.
-type Told = (usize, Option<String>);
-
 /// A process that this one has started.
 struct Part {
     role: Role,
-    child: Child,
-    stdin: Option<ChildStdin>,
     is_ready: bool,
     /// The flat-out phase is over for it.
     is_over: bool,
@@ -100,28 +75,20 @@ struct Part {
 
 /// All of them, and the places that they use.
 struct Demo {
+    /// By the numbers that they have in the crew, which goes first.
     parts: Vec<Part>,
-    told: Receiver<Told>,
-    tell: Sender<Told>,
+    crew: Crew,
     signals: Signals,
     /// Lines of the table that stand on the terminal.
     drawn: usize,
-    directory: TempDir,
-    control: TempDir,
+    place: Place,
 }
 
 pub fn run(args: &Args) -> Result<(), Failure> {
     let signals = Signals::catch()?;
-    let place = || tempfile::Builder::new().prefix("immuta-demo-").tempdir();
-    let directory = place().map_err(|error| Failure::system("create a temporary directory", error))?;
-    // The page of a demo must not stay behind, even if its producer is killed: it gets a directory that is removed.
-    let shared = std::env::var_os("IMMUTA_CONTROL_DIR").unwrap_or_else(|| "/dev/shm".into());
-    let control = tempfile::Builder::new().prefix("immuta-demo-").tempdir_in(shared);
-    let control =
-        control.or_else(|_| place()).map_err(|error| Failure::system("create a temporary directory", error))?;
-    let limit = limit(args, directory.path())?;
-    let (tell, told) = channel();
-    let mut demo = Demo { parts: Vec::new(), told, tell, signals, drawn: 0, directory, control };
+    let place = Place::new(PREFIX, None)?;
+    let limit = limit(args, place.directory())?;
+    let mut demo = Demo { parts: Vec::new(), crew: Crew::new(), signals, drawn: 0, place };
     let result = demo.play(args, limit);
     demo.end();
     demo.erase();
@@ -133,8 +100,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 
 /// The largest file that this demo makes, in bytes.
 fn limit(args: &Args, directory: &Path) -> Result<u64, Failure> {
-    let space = statvfs(directory).map_err(|error| Failure::system("look for free space", error))?;
-    let free = space.blocks_available() * space.fragment_size();
+    let free = place::free_bytes(directory)?;
     let limit = args.max_bytes.min(free / 2);
     let least = LIMIT_LEAST.max(8 * (args.size + 8));
     if limit >= least {
@@ -179,30 +145,21 @@ impl Demo {
             Role::Producer => "producer",
             Role::Consumer => "consumer",
         };
-        let start = || -> io::Result<Child> {
-            Command::new(std::env::current_exe()?)
-                .args(["demo-part", name, &std::process::id().to_string()])
-                .arg(self.directory.path())
-                .args([args.size.to_string(), args.seconds.to_string(), limit.to_string()])
-                .env("IMMUTA_CONTROL_DIR", self.control.path())
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                // Ctrl-C is for this process, which ends the others in order.
-                .process_group(0)
-                .spawn()
-        };
-        let mut child = start().map_err(|error| Failure::system(format!("start a {name}"), error))?;
-        let (tell, number) = (self.tell.clone(), self.parts.len());
-        let lines = BufReader::new(child.stdout.take().expect("its output is a pipe")).lines();
-        std::thread::spawn(move || {
-            // Nobody listens any more once the demo is over.
-            let _ = lines.map_while(Result::ok).try_for_each(|line| tell.send((number, Some(line))));
-            let _ = tell.send((number, None));
-        });
+        let (parent, size) = (std::process::id().to_string(), args.size.to_string());
+        let (seconds, limit) = (args.seconds.to_string(), limit.to_string());
+        let directory = self.place.directory().as_os_str();
+        let args = [
+            OsStr::new("demo-part"),
+            name.as_ref(),
+            parent.as_ref(),
+            directory,
+            size.as_ref(),
+            seconds.as_ref(),
+            limit.as_ref(),
+        ];
+        self.crew.start(name, &self.place, args)?;
         self.parts.push(Part {
             role,
-            stdin: child.stdin.take(),
-            child,
             is_ready: false,
             is_over: false,
             is_done: false,
@@ -214,8 +171,7 @@ impl Demo {
 
     /// Has the producer begin with its next phase.
     fn go(&mut self) -> Result<(), Failure> {
-        let stdin = self.parts[0].stdin.as_mut().expect("it is closed only at the end");
-        writeln!(stdin, "go").map_err(|error| Failure::system("reach the producer", error))
+        self.crew.go(0)
     }
 
     fn wait_until(&mut self, what: &str, limit: Duration, is_so: impl Fn(&[Part]) -> bool) -> Result<(), Failure> {
@@ -226,34 +182,17 @@ impl Demo {
             if begin.elapsed() > limit {
                 return Err(Failure::system(what, io::ErrorKind::TimedOut));
             }
-            match self.told.recv_timeout(INTERVAL) {
-                Ok((number, Some(line))) => self.hear(number, &line)?,
-                Ok((number, None)) if !self.parts[number].is_done => {
+            match self.crew.hear(INTERVAL) {
+                Some((number, Some(line))) => self.parts[number].hear(&line)?,
+                Some((number, None)) if !self.parts[number].is_done => {
                     return Err(Failure::system(what, io::Error::other("one of the processes ended before its time")));
                 }
-                Ok(_) | Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => unreachable!("this process holds a sender"),
+                Some((_, None)) | None => {}
             }
             if Instant::now() >= next_drawing {
                 next_drawing = Instant::now() + 2 * INTERVAL;
                 self.draw();
             }
-        }
-        Ok(())
-    }
-
-    fn hear(&mut self, number: usize, line: &str) -> Result<(), Failure> {
-        let part = &mut self.parts[number];
-        let figures = |text: &str| {
-            text.parse().map_err(|error: String| Failure::system("understand a part", io::Error::other(error)))
-        };
-        match line.split_once(' ') {
-            None if line == "ready" => part.is_ready = true,
-            None if line == "over" => part.is_over = true,
-            None if line == "done" => part.is_done = true,
-            Some(("flat-out", text)) => part.flat_out = figures(text)?,
-            Some(("paced", text)) => part.paced = figures(text)?,
-            _ => return Err(Failure::system("understand a part", io::Error::other(line.to_owned()))),
         }
         Ok(())
     }
@@ -277,34 +216,26 @@ impl Demo {
         }
     }
 
-    /// Ends all parts: asks, then waits for what they still have to say, then kills.
+    /// Ends all parts, and hears what they still have to say.
     fn end(&mut self) {
-        for part in &mut self.parts {
-            if let Some(stdin) = &mut part.stdin {
-                // One that has ended already does not hear it.
-                let _ = writeln!(stdin, "stop");
-            }
+        let parts = &mut self.parts;
+        self.crew.end(PATIENCE / 4, |number, line| drop(parts[number].hear(line)));
+    }
+}
+
+impl Part {
+    fn hear(&mut self, line: &str) -> Result<(), Failure> {
+        let figures = |text: &str| {
+            text.parse().map_err(|error: String| Failure::system("understand a part", io::Error::other(error)))
+        };
+        match line.split_once(' ') {
+            None if line == "ready" => self.is_ready = true,
+            None if line == "over" => self.is_over = true,
+            None if line == "done" => self.is_done = true,
+            Some(("flat-out", text)) => self.flat_out = figures(text)?,
+            Some(("paced", text)) => self.paced = figures(text)?,
+            _ => return Err(Failure::system("understand a part", io::Error::other(line.to_owned()))),
         }
-        let begin = Instant::now();
-        let mut running = self.parts.len();
-        while running > 0 && begin.elapsed() < PATIENCE / 4 {
-            match self.told.recv_timeout(INTERVAL) {
-                Ok((number, Some(line))) => drop(self.hear(number, &line)),
-                Ok((_, None)) => running -= 1,
-                Err(_) => {
-                    running = self
-                        .parts
-                        .iter_mut()
-                        .filter_map(|part| part.child.try_wait().ok())
-                        .filter(Option::is_none)
-                        .count()
-                }
-            }
-        }
-        for part in &mut self.parts {
-            // One that has ended cannot be killed any more, and is reaped.
-            let _ = part.child.kill();
-            let _ = part.child.wait();
-        }
+        Ok(())
     }
 }

@@ -1,15 +1,17 @@
 //! The producer of the demo: appends flat out, then at intervals, within its share of the disk.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use immuta::Writer;
-use nix::sys::resource::{Resource, setrlimit};
 
-use super::figures::{Meter, Phase, REPORT_INTERVAL_NS, now_ns, stamp, stamp_every};
-use super::part::{Parent, PartArgs};
-use super::{FILLER, flat_out_bytes, has_room_for_time, usable_bytes};
+use super::figures::{Meter, Phase, REPORT_INTERVAL_NS, stamp, stamp_every};
+use super::part::{PartArgs, report};
+use super::{PREFIX, flat_out_bytes, has_room_for_time};
+use crate::clock::now_ns;
+use crate::crew::Parent;
 use crate::failure::Failure;
+use crate::payload::FILLER;
+use crate::place::{self, usable_bytes};
 
 /// Of the time, how much the flat-out phase takes at most.
 const FLAT_OUT_SHARE: f64 = 0.5;
@@ -17,17 +19,11 @@ const FLAT_OUT_SHARE: f64 = 0.5;
 const PACE: f64 = 10_000.0;
 
 pub fn run(args: &PartArgs, parent: &Parent) -> Result<(), Failure> {
-    // The budget is kept by counting; the limit is for the day on which that goes wrong.
-    setrlimit(Resource::RLIMIT_FSIZE, args.limit, args.limit).map_err(|error| Failure::system("set a limit", error))?;
+    place::limit_files(args.limit)?;
     let result = produce(args, parent);
     if parent.is_gone() {
-        // Nobody else is there to do it. By their names, the two are the demo's.
-        let control = std::env::var_os("IMMUTA_CONTROL_DIR").map(PathBuf::from);
-        for place in [Some(args.directory.clone()), control].into_iter().flatten() {
-            if place.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"immuta-demo-")) {
-                let _ = std::fs::remove_dir_all(place);
-            }
-        }
+        // Nobody else is there to do it.
+        place::remove_abandoned(PREFIX, &args.directory);
     }
     result
 }
@@ -70,7 +66,7 @@ fn flat_out(args: &PartArgs, parent: &Parent, writer: &mut Writer, payload: &mut
             break;
         }
         if now >= next_report {
-            parent.report(Phase::FlatOut, &meter)?;
+            report(parent, Phase::FlatOut, &meter)?;
             next_report = now + REPORT_INTERVAL_NS;
         }
         if let Some(time) = payload.first_chunk_mut() {
@@ -86,7 +82,7 @@ fn flat_out(args: &PartArgs, parent: &Parent, writer: &mut Writer, payload: &mut
         meter.count(every);
         end += step_bytes;
     }
-    parent.report(Phase::FlatOut, &meter)?;
+    report(parent, Phase::FlatOut, &meter)?;
     parent.tell("over")
 }
 
@@ -102,7 +98,7 @@ fn paced(args: &PartArgs, parent: &Parent, writer: &mut Writer, payload: &mut [u
         loop {
             let now = now_ns();
             if now >= next_report {
-                parent.report(Phase::Paced, &meter)?;
+                report(parent, Phase::Paced, &meter)?;
                 next_report = now + REPORT_INTERVAL_NS;
             }
             if now >= due || parent.is_stopped() {
@@ -122,5 +118,5 @@ fn paced(args: &PartArgs, parent: &Parent, writer: &mut Writer, payload: &mut [u
         meter.count(1);
     }
     meter.look(now_ns());
-    parent.report(Phase::Paced, &meter)
+    report(parent, Phase::Paced, &meter)
 }
