@@ -1,6 +1,6 @@
 // The file: its count, its bytes, and where its records lie. It is read in bulk, and not synchronously: a disk may be slow.
 
-import { constants, promises as fs, readSync } from "node:fs";
+import { constants, promises as fs, readSync, statSync } from "node:fs";
 import { resolve } from "node:path";
 import { find } from "./blocks.js";
 import { Damaged, NotALog, NotFound } from "./errors.js";
@@ -116,12 +116,17 @@ export class Log {
   }
 
   /**
-   * Whether the count may be another than when it was read last. For polling, and synchronous: these 8 bytes were read a moment
-   * ago, so that they are in memory, and a thread for each look would double what an idle follower costs.
+   * Whether the count may be another than when it was read last. For polling, and synchronous, as `hasItsName` is: what was looked at
+   * a moment ago is in memory, and a thread for each look would double what an idle follower costs.
    */
   hasMoved() {
     readSync(this.handle.fd, this.#look, 0, 8, 0);
     return !this.#look.equals(this.#last);
+  }
+
+  /** The count that was read last: if it has not moved, then it was read twice alike. */
+  lastRead() {
+    return number(this.#last);
   }
 
   async size() {
@@ -142,12 +147,12 @@ export class Log {
   }
 
   /** Whether the path still leads to this file. Where that cannot be told, it does. */
-  async hasItsName() {
+  hasItsName() {
     try {
-      const status = await fs.stat(this.absolute, { bigint: true });
-      return status.dev === this.device && status.ino === this.inode;
+      const status = statSync(this.absolute, { bigint: true, throwIfNoEntry: false });
+      return status !== undefined && status.dev === this.device && status.ino === this.inode;
     } catch (error) {
-      return error.code !== "ENOENT" && error.code !== "ENOTDIR";
+      return error.code !== "ENOTDIR";
     }
   }
 

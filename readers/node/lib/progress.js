@@ -34,22 +34,39 @@ const now = () => performance.now();
 
 /** Whether /proc/locks has a writer's lock on the log: the byte and the inode are told, the device where it has a number of its own. */
 export function writerLockIsHeld(log) {
-  let lines;
-  try {
-    lines = fs.readFileSync(system.locks, "latin1").split("\n");
-  } catch {
-    return false; // Then the page is not followed, but the count.
-  }
+  const table = lockTable();
+  const byte = ` ${WRITER_BYTE} ${WRITER_BYTE}`;
+  if (!table.includes(`:${log.inode}${byte}`)) return false; // Mostly that is all.
   const major = ((log.device >> 8n) & 0xfffn) | ((log.device >> 32n) & ~0xfffn);
   const minor = (log.device & 0xffn) | ((log.device >> 12n) & ~0xffn);
-  for (const line of lines) {
-    const match = /^\d+: OFDLCK +\S+ +WRITE +\S+ ([0-9a-f]+):([0-9a-f]+):(\d+) (\d+) (\d+)/.exec(line);
-    if (match === null || match[4] !== WRITER_BYTE || match[5] !== WRITER_BYTE || BigInt(match[3]) !== log.inode) continue;
+  for (const line of table.split("\n")) {
+    const match = /^\d+: OFDLCK +\S+ +WRITE +\S+ ([0-9a-f]+):([0-9a-f]+):(\d+)( \d+ \d+)$/.exec(line);
+    if (match === null || match[4] !== byte || BigInt(match[3]) !== log.inode) continue;
     const [theirMajor, theirMinor] = [BigInt(`0x${match[1]}`), BigInt(`0x${match[2]}`)];
     if (theirMajor !== major) continue;
     if (theirMinor === minor || (major === 0n && !isMounted(minor))) return true;
   }
   return false;
+}
+
+const open = { path: "", fd: -1, buffer: Buffer.alloc(1 << 16) };
+
+/** The kernel's table of locks, or nothing where it is not to be had: then the page is not followed, but the count. */
+function lockTable() {
+  try {
+    if (open.path !== system.locks) {
+      if (open.fd >= 0) fs.closeSync(open.fd);
+      open.fd = -1;
+      open.fd = fs.openSync(system.locks, O_RDONLY); // For the life of the process: it is read twice a second.
+      open.path = system.locks;
+    }
+    let text = "";
+    for (let got, at = 0; (got = fs.readSync(open.fd, open.buffer, 0, open.buffer.length, at)) > 0; at += got) text += open.buffer.latin1Slice(0, got);
+    return text;
+  } catch {
+    open.path = "";
+    return "";
+  }
 }
 
 /**
@@ -80,23 +97,20 @@ class Page {
   #end = 0;
   #seen = Buffer.alloc(16); // `end` and `commit`, as they were read last.
   #look = Buffer.alloc(16);
+  #wide = Buffer.alloc(PUBLISHED + 8 - HEARTBEAT);
 
-  constructor(fd, inode, epoch) {
+  constructor(fd, status, epoch) {
     this.fd = fd;
-    this.inode = inode;
+    this.status = status;
     this.epoch = epoch;
     this.users = 0;
     this.firstSeen = this.motion();
   }
 
-  /** A number that is seldom stored. */
-  load(offset) {
-    for (let tries = 0; tries < 8; tries++) {
-      fs.readSync(this.fd, this.#bytes, 0, 8, offset);
-      fs.readSync(this.fd, this.#again, 0, 8, offset);
-      if (this.#bytes.equals(this.#again)) break;
-    }
-    return number(this.#again);
+  /** All of its values have one byte: it is always whole. */
+  state() {
+    fs.readSync(this.fd, this.#bytes, 0, 8, STATE);
+    return number(this.#bytes);
   }
 
   /** {end, exact}: the log may be read below `end`; more may be published where that is not exact. */
@@ -118,15 +132,24 @@ class Page {
     return !this.#look.equals(this.#seen);
   }
 
+  /** What moves while a writer lives. */
   motion() {
-    return `${this.load(HEARTBEAT)} ${this.load(PUBLISHED)}`;
+    return this.#beat().motion;
   }
 
   /** Whether its heartbeat is young, or has moved since it was first seen: clocks differ between time namespaces. */
   isLive() {
-    if (this.motion() !== this.firstSeen) return true;
-    const age = Number(process.hrtime.bigint()) / 1e6 - this.load(HEARTBEAT) / 1e6;
+    const { heartbeat, motion } = this.#beat();
+    if (motion !== this.firstSeen) return true;
+    const age = Number(process.hrtime.bigint()) / 1e6 - heartbeat / 1e6;
     return age >= 0 && age < YOUNG;
+  }
+
+  #beat() {
+    // One call for both. If a number is not whole, it has moved.
+    fs.readSync(this.fd, this.#wide, 0, this.#wide.length, HEARTBEAT);
+    const heartbeat = number(this.#wide);
+    return { heartbeat, motion: `${heartbeat} ${number(this.#wide, PUBLISHED - HEARTBEAT)}` };
   }
 
   /** [count, end] of one event, or null beside a writer that is too fast. */
@@ -147,7 +170,7 @@ class Page {
   }
 
   isOver() {
-    const state = this.load(STATE);
+    const state = this.state();
     return state === CLOSED || state === SUPERSEDED;
   }
 
@@ -160,6 +183,9 @@ class Page {
     if (--this.users === 0) fs.closeSync(this.fd);
   }
 }
+
+/** Whether nothing was done to a file between two looks at it, but for stores into a mapping. */
+const isSame = (a, b) => a.ino === b.ino && a.ctimeNs === b.ctimeNs && a.size === b.size;
 
 /** What one reader or tailer knows of its log's growth. */
 export class Progress {
@@ -250,11 +276,11 @@ export class Progress {
     const page = this.#page;
     if (time < this.#nextLook && time < this.#lookFrom()) return false;
     this.#nextLook = time + LOOK_UP;
-    const hasItsName = await this.log.hasItsName();
+    const hasItsName = this.log.hasItsName();
     const held = writerLockIsHeld(this.log);
     const named = await this.#named();
-    this.count = await this.log.count();
-    if (named !== null && named !== page && held && named.isLive()) {
+    this.count = this.log.hasMoved() ? await this.log.count() : this.log.lastRead();
+    if (named !== null && named !== page && held && !named.isOver() && named.isLive()) {
       this.#follow(named);
       this.#moved = named.motion();
       this.#movedAt = time;
@@ -279,7 +305,7 @@ export class Progress {
     for (let look = 0; look < 3; look++) {
       const held = writerLockIsHeld(this.log);
       const page = await this.#named();
-      const state = page?.load(STATE) ?? 0;
+      const state = page?.state() ?? 0;
       if (held) return state === FAILED && page.isLive() ? "failed" : "alive";
       if (state === FAILED) return "failed";
       if (state === CLOSED || (page === null && (await this.log.endsExactly()))) return "closed";
@@ -302,23 +328,24 @@ export class Progress {
 
   /** The page that has the name, if it may be believed. */
   async #named() {
-    let fd;
+    let fd = -1;
     try {
+      const known = this.#known;
+      if (known !== null && isSame(known.status, fs.lstatSync(this.#path, { bigint: true }))) return known;
       fd = fs.openSync(this.#path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
-    } catch {
-      return this.#know(null);
-    }
-    try {
       const status = fs.fstatSync(fd, { bigint: true });
       const owned = status.uid === this.log.owner || status.uid === 0n;
       if (!status.isFile() || status.size < PAGE || !owned) return this.#know(null);
       const epoch = Buffer.alloc(8);
       fs.readSync(fd, epoch, 0, 8, 80);
       // An inode number is used again, an epoch is not.
-      for (const page of [this.#known, this.#page]) {
-        if (page !== null && page.inode === status.ino && page.epoch.equals(epoch)) return this.#know(page);
+      for (const page of [known, this.#page]) {
+        if (page !== null && page.status.ino === status.ino && page.epoch.equals(epoch)) {
+          page.status = status;
+          return this.#know(page);
+        }
       }
-      const page = new Page(fd, status.ino, epoch);
+      const page = new Page(fd, status, epoch);
       if (!(await this.#believes(page))) return this.#know(null);
       fd = -1; // The page's from now on.
       return this.#know(page);
@@ -343,6 +370,6 @@ export class Progress {
     // The page is stored after the log, so that it was not ahead when it was loaded, before the log.
     const event = page.event();
     const { end } = page.end();
-    return event !== null && event[0] <= (await this.log.count()) && Math.max(event[1], end) <= (await this.log.size());
+    return event !== null && event[0] <= (await this.log.count()) && Math.max(event[1], end) <= Math.max(await this.log.size(), 8);
   }
 }

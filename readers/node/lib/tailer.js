@@ -233,12 +233,11 @@ export class Tailer {
     const { log } = this.#progress;
     const { count = Infinity, end, exact = true } = await this.#progress.published();
     if (end === undefined ? count <= this.#sequence : end <= this.position) return false;
-    this.#until = count;
     const limit = end ?? (await log.size()); // After the count: it covers what the count covers.
     if (this.#sequence < this.#target) {
       if (!exact) return false; // The way ends in the midst of a record.
       const [sequence, position] = await log.walk(this.#sequence, this.position, Math.min(this.#target, count), limit);
-      this.#put(sequence, position, EMPTY);
+      this.#put(sequence, position, EMPTY, count);
       if (end === undefined ? sequence >= count : position >= limit) return false;
     }
     const sequence = this.#sequence;
@@ -262,13 +261,14 @@ export class Tailer {
       chunk = await log.read(position, 8 + size);
       if (size > chunk.length - 8) throw log.payloadBeyond(position, sequence, size, position + chunk.length);
     }
-    this.#put(sequence, position, chunk);
+    this.#put(sequence, position, chunk, count);
     this.#progress.news();
     return true;
   }
 
-  #put(sequence, position, chunk) {
+  #put(sequence, position, chunk, until) {
     if (this.#closed !== null) return;
+    this.#until = until;
     this.#sequence = sequence;
     this.#base = position;
     this.#at = 0;

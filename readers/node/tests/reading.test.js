@@ -127,6 +127,8 @@ test("damage is met by get and by starts behind it", async (t) => {
   for (const work of [reader.get(2), reader.get(3), reader.tail(Start.sequence(3)), reader.tail(Start.end())]) {
     await rejects(work, Damaged, { position: 33, sequence: 2 });
   }
+  here.write(logBytes(["x".repeat(300), "y"], { count: 3 })); // It ends where record 2 should begin.
+  for (const work of [(await here.open()).get(2), here.tail(Start.end())]) await rejects(work, Damaged, { position: 325, sequence: 2 });
 });
 
 test("maxRecord", async (t) => {
@@ -242,6 +244,7 @@ test("closed readers say so, and give their descriptors back", async (t) => {
   const here = place(t);
   here.write(logBytes(["a", "b"]));
   const writer = here.writer();
+  await (await here.tail()).tryNext(); // The table of locks stays open.
   const before = fs.readdirSync("/proc/self/fd").length;
   for (let n = 0; n < 50; n++) {
     const reader = await Reader.open(here.path, { controlDir: here.control });

@@ -51,6 +51,9 @@ class _Page:
         motion = self.motion()
         return motion != self.first_seen or 0 <= time.monotonic_ns() - motion[0] < _YOUNG * 1e9
 
+    def is_over(self) -> bool:
+        return self.map.load(_STATE) in (_CLOSED, _SUPERSEDED)
+
     def event(self) -> Optional[tuple[int, int]]:
         """Count and end of one event. The acquire loads stand for the fences behind them."""
         for _ in range(100):
@@ -121,7 +124,7 @@ class Progress:
     def wait(self, position: int, limit: float) -> None:
         """Sleeps for `limit` seconds at most, and less than 50 ms, or until there may be news behind `position`."""
         page = self._page
-        if page is not None and page.bell is not None and page.map.load(_STATE) not in (_CLOSED, _SUPERSEDED):
+        if page is not None and page.bell is not None and not page.is_over():
             commit = page.map.load(_COMMIT)
             if page.map.load(_END) > position:
                 return
@@ -139,7 +142,7 @@ class Progress:
         now = time.monotonic()
         page = self._page
         if now < self._next_look:
-            over = page is not None and page.map.load(_STATE) in (_CLOSED, _SUPERSEDED)
+            over = page is not None and page.is_over()
             # A page that is over may still have its name for a while: then not at each look.
             if not over or now < self._next_look - _LOOK_UP + _LONGEST:
                 return False
@@ -147,7 +150,7 @@ class Progress:
         held = self.log.writer_lock_is_held()
         named = self._named()
         self.count = self.log.count()
-        if named is not None and named is not page and held and named.is_live():
+        if named is not None and named is not page and held and not named.is_over() and named.is_live():
             named.open_bell(self.log.owner)
             self._page, self._moved, self._moved_at = named, named.motion(), now
         elif page is not None:
@@ -221,4 +224,4 @@ class Progress:
             return False
         # The page is stored after the log, so that it was not ahead when it was loaded, before the log.
         end = mapping.load(_END)
-        return event[0] <= log.count() and max(event[1], end) <= log.size()
+        return event[0] <= log.count() and max(event[1], end) <= max(log.size(), 8)

@@ -246,10 +246,10 @@ class Tailer:
         count, end = progress.published()
         if (count <= sequence) if end is None else (end <= position):
             return False
-        self._until = count if end is None else _NO_END
+        until = count if end is None else _NO_END
         limit = log.size() if end is None else end  # After the count: it covers what the count covers.
         if sequence < self._target:
-            sequence, position = log.walk(sequence, position, min(self._target, self._until), limit)
+            sequence, position = log.walk(sequence, position, min(self._target, until), limit)
             self._sequence, self._position = sequence, position
             if (sequence >= count) if end is None else (position >= limit):
                 return False
@@ -257,7 +257,8 @@ class Tailer:
         window = CHUNK if end is not None or count - sequence > 64 else SMALL
         # A record that is whole in so few bytes is not larger than max_record.
         window = max(min(window, limit - position, 8 + self._max_record), 0)  # A truncated file ends before the place.
-        self._chunk, self._base = log.read(position, window), position
+        self._chunk = b""  # If reading fails, what was read before the new count must not be taken for covered by it.
+        self._chunk, self._base, self._until = log.read(position, window), position, until
         if len(self._chunk) < 8:
             raise self._drop(log.size_field_beyond(position, sequence, limit))
         (size,) = size_at(self._chunk, 0)

@@ -134,6 +134,8 @@ class ByPage(Following):
             "boot": lambda page: page.__setitem__(56, 1),
             "end beyond the log": lambda page: page.__setitem__(384, 1 << 40),
             "count beyond the log": lambda page: page.__setitem__(520, 1 << 40),
+            "closed": lambda page: page.__setitem__(128, 2),
+            "superseded": lambda page: page.__setitem__(128, 4),
             "old": lambda page: page.__setitem__(256, time.monotonic_ns() - 10**10),
             "of another clock": lambda page: page.__setitem__(256, time.monotonic_ns() + 10**10),
             "short": lambda page: os.truncate(page.path, 4000),
