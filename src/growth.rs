@@ -4,10 +4,9 @@
 use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use crate::sys::file;
-use crate::sys::map::Mapping;
 use crate::units::{KIB, LARGE_PAGE, MIB, PAGE, round_down, round_up};
 
 /// Zeroed space that is kept ready ahead of the end of a large log, in bytes.
@@ -41,28 +40,12 @@ struct State {
     ended: bool,
     /// What `used` was when the helper found no space: it does not try again before the writer has moved on.
     refused_at: Option<u64>,
-    /// The writer's window and the position of its first byte. Its writer has it: in a forked child the mapping goes with the writer.
-    window: Option<(Weak<Mapping>, u64)>,
-}
-
-impl State {
-    /// Has the writer's next stores into a range not fault: on tmpfs each page would, elsewhere each folio.
-    fn populate(&self, from: u64, to: u64) {
-        let Some((window, at)) = self.window.as_ref().and_then(|(window, at)| Some((window.upgrade()?, *at))) else {
-            return;
-        };
-        let (from, to) = (round_down(from, PAGE).max(at), to.min(at + window.len()));
-        if from < to {
-            // Where the kernel cannot, they do fault.
-            window.populate(from - at, to - from);
-        }
-    }
 }
 
 impl Growth {
     /// For a file that ends at `end`, with everything below it in place.
     pub(crate) fn new(file: Arc<File>, end: u64, ordered: bool) -> Growth {
-        let state = Mutex::new(State { ended: false, refused_at: None, window: None });
+        let state = Mutex::new(State { ended: false, refused_at: None });
         Growth {
             file,
             ordered,
@@ -132,12 +115,8 @@ impl Growth {
         if state.ended || state.refused_at == Some(used) || self.grown() >= wanted {
             return false;
         }
-        let from = self.grown();
         // An error is no news before the writer itself needs the space, and it will find it out then.
         let grew = self.step(wanted, wanted).is_ok();
-        if grew {
-            state.populate(from, self.grown());
-        }
         state.refused_at = (!grew).then_some(used);
         grew
     }
@@ -160,23 +139,9 @@ impl Growth {
         Ok(())
     }
 
-    /// After a flush the kernel lets the next store into each page fault again: has it not, ahead of the writer. For the helper thread.
-    pub(crate) fn populate_ahead(&self) {
-        // The writer has a part of it ready to be used as it comes; it takes the lock where it needs more.
-        if !self.urgent.load(Ordering::Relaxed) {
-            self.state().populate(self.used.load(Ordering::Relaxed), self.grown());
-        }
-    }
-
-    /// Says where the writer has mapped the file.
-    pub(crate) fn set_window(&self, window: Weak<Mapping>, at: u64) {
-        self.state().window = Some((window, at));
-    }
-
     /// Ends the work ahead; when this returns the helper does not touch the file any more.
     pub(crate) fn end(&self) {
-        let mut state = self.state();
-        (state.ended, state.window) = (true, None);
+        self.state().ended = true;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -25,7 +25,7 @@ pub(crate) struct Space {
     growth: Arc<Growth>,
     /// The first page, for the count; `None` where bytes go through the descriptor.
     header: Option<Arc<Mapping>>,
-    window: Option<Arc<Mapping>>,
+    window: Option<Mapping>,
     /// The position of the window's first byte.
     window_at: u64,
     window_bytes: u64,
@@ -122,11 +122,11 @@ impl Space {
     #[cold]
     pub(crate) fn prepare(&mut self, from: u64, to: u64) -> Result<bool> {
         self.grow_to(to)?;
-        let window_end = self.window_at + self.window.as_ref().map_or(0, |window| window.len());
+        let window_end = self.window_at + self.window.as_ref().map_or(0, Mapping::len);
         if self.window.is_none() || from < self.window_at || to > window_end {
             self.move_window(from, to)?;
         }
-        let window_end = self.window_at + self.window.as_ref().map_or(0, |window| window.len());
+        let window_end = self.window_at + self.window.as_ref().map_or(0, Mapping::len);
         let grown = self.growth.grown();
         let ahead = self.growth.ahead(to);
         // The next look at the growth is due when a part of what should be ahead is used up.
@@ -146,9 +146,7 @@ impl Space {
         let at = round_down(from, LARGE_PAGE);
         let least = round_up(to - at, LARGE_PAGE);
         let window = Mapping::as_much_as(self.window_bytes, least, |len| Mapping::writable(&self.file, at, len));
-        let window = Arc::new(window.map_err(|error| Error::io_at("map the log", &self.path, at, error))?);
-        self.growth.set_window(Arc::downgrade(&window), at);
-        self.window = Some(window);
+        self.window = Some(window.map_err(|error| Error::io_at("map the log", &self.path, at, error))?);
         self.window_at = at;
         Ok(())
     }

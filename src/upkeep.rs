@@ -126,7 +126,6 @@ impl Upkeep {
             if let Some(header) = self.header.as_ref().and_then(Weak::upgrade) {
                 header.populate(0, PAGE);
             }
-            self.growth.populate_ahead();
         } else if is_due && self.durability == Durability::Sync && progress.noted < published.count {
             (progress.flushed, progress.noted) = (Some(Instant::now()), published.count);
             self.durable.note();

@@ -188,10 +188,6 @@ pub(crate) fn keeps_reserved_space(file: &File) -> bool {
 /// a folio of that size for each. Where that fails the file is cut back to `from`.
 pub(crate) fn grow(file: &File, from: u64, to: u64, piece: u64) -> io::Result<()> {
     reserve(file, from, to)?;
-    if fstatfs(file).is_ok_and(|stat| stat.filesystem_type() == statfs::TMPFS_MAGIC) {
-        // Its pages are there, and zeroed when they are touched first.
-        return Ok(());
-    }
     write_zeros(file, from, to, piece).inspect_err(|_| cut_back(file, from))
 }
 
