@@ -157,9 +157,16 @@ impl Cover {
     pub(crate) fn assist(&self, published: Pair) -> bool {
         let Ok(mut state) = self.state.try_lock() else { return false };
         let Some(inner) = fresh(&mut state) else { return false };
+        let covered = inner.index.covered().count;
+        inner.next = loop {
+            match inner.next.take().or_else(|| self.marks.take()) {
+                // Marked, but meanwhile covered by a flush.
+                Some(mark) if mark.count <= covered => {}
+                next => break next,
+            }
+        };
         // Nor does it wait longer than for a block: one of few large records is left to the helper.
-        let next = inner.next.take().or_else(|| self.marks.take());
-        inner.next = next;
+        let next = inner.next;
         if next.is_none_or(|next| next.end.saturating_sub(inner.index.covered().end) > BLOCK_MOST) {
             return false;
         }
@@ -314,7 +321,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
-        file.write_all_at(&[1; 8 * BLOCK_BYTES as usize], 0).unwrap();
+        file.write_all_at(&[1; 40 * BLOCK_BYTES as usize], 0).unwrap();
         let index = IndexWriter::create(&path, &file.metadata().unwrap(), [1, 2]).unwrap();
         let cover = Cover::new(&path, Arc::new(file), Some(index), true);
         let covered = || cover.state().as_ref().unwrap().index.covered();
@@ -332,6 +339,15 @@ mod tests {
         assert_eq!(covered(), two);
         assert!(!cover.advance(large, false));
         assert_eq!(covered(), large, "the helper has it, though the writer had looked at it");
+
+        // A flush has covered what is only then marked; behind it lies a large one.
+        let (four, huge) =
+            (Pair { count: 4, end: large.end + BLOCK_BYTES }, Pair { count: 5, end: large.end + 20 * BLOCK_BYTES });
+        cover.complete(four);
+        cover.marks.put(four);
+        cover.marks.put(huge);
+        assert!(!cover.assist(huge));
+        assert_eq!(covered(), four);
 
         let held = cover.state();
         assert!(!cover.assist(large), "the writer does not wait for whoever is at it");

@@ -98,9 +98,10 @@ impl Growth {
         Ok(())
     }
 
-    /// Whether the writer would have to wait until the helper is done with a step.
+    /// Whether the writer would have to wait until the helper is done with a step. For more than a step the writer takes over.
     pub(crate) fn is_awaited(&self, need: u64) -> bool {
-        self.grown() < need && matches!(self.state.try_lock(), Err(TryLockError::WouldBlock))
+        (1..=STEP_MOST).contains(&need.saturating_sub(self.grown()))
+            && matches!(self.state.try_lock(), Err(TryLockError::WouldBlock))
     }
 
     /// Grows by a step if too little is ready. For the helper thread; `true` where there is more to do.

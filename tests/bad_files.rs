@@ -254,5 +254,13 @@ fn a_count_that_falls_is_told_to_followers() {
     assert!(tailer.try_next().unwrap().is_none());
     std::fs::write(&log.path, b"").unwrap();
     is_damage(tailer.try_next(), &log.path, (None, 0));
-    is_damage(bounded("a wait", move || tailer.next().map(|_| ())), &log.path, (None, 0));
+    let path = log.path.clone();
+    let mut tailer = bounded("a wait", move || {
+        is_damage(tailer.next(), &path, (None, 0));
+        tailer
+    });
+    // Another one with its name is its successor, whatever became of it.
+    std::fs::rename(&log.path, log.path.with_extension("old")).unwrap();
+    std::fs::write(&log.path, spoilt(|_| {})).unwrap();
+    assert!(matches!(tailer.try_next(), Err(Error::Replaced { .. })));
 }

@@ -72,6 +72,10 @@ impl Tailer {
             }
             self.counted = self.opened.count()?;
             if sequence > self.counted {
+                if self.opened.is_replaced() {
+                    self.waiting.replaced = true;
+                    return Ok(false);
+                }
                 let message = format!("the log counts {} records, and more were counted before", self.counted);
                 return Err(Error::Damaged {
                     path: self.opened.path.clone(),
