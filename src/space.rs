@@ -85,6 +85,15 @@ impl Space {
         self.ready = 0;
     }
 
+    /// In a forked child: gives back what it has of its parent's mappings.
+    pub(crate) fn leave_to_parent(&mut self) {
+        (self.window, self.ready) = (None, 0);
+        if let Some(header) = self.header.take() {
+            // SAFETY: the only other holder is the helper thread, for the length of a call, and that is not in this process.
+            unsafe { Mapping::unmap_inherited(header) }
+        }
+    }
+
     pub(crate) fn is_mapped(&self) -> bool {
         self.header.is_some()
     }

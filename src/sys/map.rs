@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use std::num::NonZeroUsize;
 use std::ops::Deref;
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
@@ -82,6 +83,17 @@ impl Mapping {
 
     pub(crate) fn len(&self) -> u64 {
         self.len as u64
+    }
+
+    /// In a forked child: unmaps what it has of its parent, though a thread of the parent held it, too, when it forked. That thread is not
+    /// here, and would keep the mapping, and with it the locks of the file, for as long as the child lives.
+    ///
+    /// # Safety
+    /// No thread of this process uses the mapping, now or later.
+    pub(crate) unsafe fn unmap_inherited(mapping: Arc<Mapping>) {
+        // SAFETY: mapped by `of_file`, and by the caller's word not used again; it is not unmapped again, since the count stays above 0.
+        let _ = unsafe { munmap(mapping.base.cast(), mapping.len) };
+        std::mem::forget(mapping);
     }
 
     /// The word at the start of the mapping.
@@ -190,5 +202,20 @@ mod tests {
         let map = Mapping::as_much_as(1 << 56, 4096, |len| Mapping::read_only(&file, 0, len)).unwrap();
         assert!(map.len() < 1 << 48, "{}", map.len());
         assert!(Mapping::as_much_as(1 << 56, 1 << 50, |len| Mapping::read_only(&file, 0, len)).is_err());
+    }
+
+    #[test]
+    fn what_a_thread_of_the_parent_held_is_unmapped_in_a_child() {
+        let file = tempfile::tempfile().unwrap();
+        let map = Arc::new(Mapping::writable(&file, 0, 4096).unwrap());
+        let range = format!("{:x}-", map.base.as_ptr() as usize);
+        let is_mapped =
+            || std::fs::read_to_string("/proc/self/maps").unwrap().lines().any(|line| line.starts_with(&range));
+        // As a thread that is not there any more does, it is never dropped.
+        std::mem::forget(map.clone());
+        assert!(is_mapped());
+        // SAFETY: nobody else knows it.
+        unsafe { Mapping::unmap_inherited(map) };
+        assert!(!is_mapped());
     }
 }

@@ -320,8 +320,9 @@ impl Writer {
         let Some(work) = self.work.take() else { return Ok(()) };
         if !self.owner.is_current() {
             // Its helper thread runs in the parent, and the helper's locks may be held by it for ever here, so what it shares is
-            // left alone; cutting, unlinking or unlocking would be done to the parent. The mappings go with the fields.
+            // left alone; cutting, unlinking or unlocking would be done to the parent.
             std::mem::forget(work);
+            self.space.leave_to_parent();
             fork::close_inherited(self.owner, self.file.clone());
             return Ok(());
         }
