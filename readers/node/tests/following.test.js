@@ -170,6 +170,7 @@ test("falls back to the count behind a page that stands still", async (t) => {
   const second = here.writer({ page: false });
   second.append("b");
   assert.equal(String((await tailer.nextTimeout(LIMIT)).payload), "b");
+  await rejects(tailer.nextTimeout(700), TimedOut); // Names are looked up meanwhile.
   second.append("c");
   const began = performance.now();
   assert.equal(String((await tailer.nextTimeout(LIMIT)).payload), "c");
