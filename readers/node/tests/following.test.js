@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
 import fs from "node:fs";
 import { test } from "node:test";
-import { Damaged, Reader, Replaced, Start, Stopped, TimedOut } from "../lib/immuta.js";
+import { Damaged, Replaced, Start, Stopped, TimedOut } from "../lib/immuta.js";
 import { Log } from "../lib/log.js";
 import { system, writerLockIsHeld } from "../lib/progress.js";
 import { LIMIT, all, isOver, lockLine, logBytes, place, rejects, u64 } from "./support.js";
@@ -21,12 +21,15 @@ test("waits by the page, and by the count", async (t) => {
     const here = place(t);
     const writer = here.writer(options);
     const tailer = await here.tail();
+    const began = performance.now();
     for (let n = 0; n < 10; n++) {
       const waiting = n % 2 ? tailer.nextTimeout(LIMIT) : tailer.next();
       assert.equal(await isOver(waiting), false);
       writer.append(`${n}`);
       assert.equal(String((await waiting).payload), `${n}`);
     }
+    // At most 20 ms each, on a machine with time; those that are missed until names are looked up would take 500.
+    assert.ok(performance.now() - began < 2000);
     writer.append("a", "b");
     assert.deepEqual([...(await tailer.nextBatch())].map(String), ["a", "b"]);
     writer.die();
@@ -52,7 +55,8 @@ test("the event loop goes on, and waiting costs little", async (t) => {
     clearInterval(timer);
     assert.ok(performance.now() - began >= 1999);
     assert.ok(late < 1000, `${late} ms`);
-    assert.ok(user + kernel < 60_000, `${user + kernel} µs in 2 s`); // The README has the figures; this is three times them.
+    // The README has the figures. Beside other tests a look costs several times as much, and a busy loop 100 times.
+    assert.ok(user + kernel < 160_000, `${user + kernel} µs in 2 s`);
     writer.die();
   }
 });
@@ -151,19 +155,22 @@ test("an old page is followed once it moves, and a dead one is not", async (t) =
   writer.write(u64(1), 0);
   assert.equal(await tailer.tryNext(), null);
   writer.die();
+  const began = performance.now();
   assert.equal(String((await tailer.nextTimeout(LIMIT)).payload), "ahead");
+  assert.ok(performance.now() - began < 1500); // The lock is free: the page is not given two seconds.
 });
 
 test("falls back to the count behind a page that stands still", async (t) => {
   const here = place(t);
   const first = here.writer({ beats: false });
-  first.append("a");
   const tailer = await here.tail();
+  first.append("a"); // The page has moved since it was first seen.
   await tailer.next();
   first.die();
   const second = here.writer({ page: false });
   second.append("b");
   assert.equal(String((await tailer.nextTimeout(LIMIT)).payload), "b");
+  await rejects(tailer.nextTimeout(700), TimedOut); // Names are looked up meanwhile.
   second.append("c");
   const began = performance.now();
   assert.equal(String((await tailer.nextTimeout(LIMIT)).payload), "c");
@@ -201,7 +208,7 @@ test("an end that is never read twice alike is followed as far as it is known", 
   writer.append(...Array(95).fill(""));
   const tailer = await here.tail(); // At 0x300, when it has read these.
   assert.equal((await all(tailer)).length, 95);
-  const behind = await here.tail(Start.sequence(97));
+  const behind = await here.tail(Start.sequence(99));
   writer.append("", "", "x".repeat(50), "y".repeat(300), "z"); // The ends of x and y are at 0x34a and 0x47e.
   const { readSync } = fs;
   t.after(() => (fs.readSync = readSync));
@@ -216,10 +223,10 @@ test("an end that is never read twice alike is followed as far as it is known", 
   assert.equal(await behind.tryNext(), null);
   known = 0x475; // What is known is 0x400, in the midst of y.
   assert.deepEqual((await all(tailer)).map(({ sequence }) => sequence), [95, 96, 97]);
-  await rejects(tailer.nextTimeout(50), TimedOut);
+  for (const each of [tailer, behind]) await rejects(each.nextTimeout(50), TimedOut);
   fs.readSync = readSync;
   assert.deepEqual((await all(tailer)).map(({ sequence }) => sequence), [98, 99]);
-  assert.deepEqual((await all(behind)).map(({ sequence }) => sequence), [97, 98, 99]);
+  assert.deepEqual((await all(behind)).map(({ sequence }) => sequence), [99]);
 });
 
 test("a removed log", async (t) => {
@@ -255,7 +262,6 @@ test("a superseded page is left, and the new one followed", async (t) => {
   const writer = here.writer();
   const tailer = await here.tail();
   const old = writer.page;
-  const { dev, ino } = fs.fstatSync(writer.fd, { bigint: true });
   const again = fs.readFileSync(writer.pagePath);
   again.writeBigUInt64LE(77n, 80);
   writer.page = fs.openSync(`${writer.pagePath}.new`, "w+");
@@ -263,7 +269,6 @@ test("a superseded page is left, and the new one followed", async (t) => {
   fs.renameSync(`${writer.pagePath}.new`, writer.pagePath);
   fs.writeSync(old, u64(4), 0, 8, 128);
   fs.closeSync(old);
-  assert.ok(dev && ino);
   const waiting = tailer.nextTimeout(LIMIT);
   writer.append("x");
   assert.equal(String((await waiting).payload), "x");
@@ -342,6 +347,10 @@ test("the table of locks", async (t) => {
   assert.ok(!held(`1: ${lockLine(dev, ino + 1n)}\n`));
   assert.ok(!held(`1: ${lockLine(dev ^ 0x100n, ino)}\n`));
   assert.ok(!held("garbage\n\n"));
+  // A line that has the inode and the byte, but is another's, beside one that is not for this byte, or not for this log.
+  const posix = `1: ${line.replace("OFDLCK", "POSIX ")}\n`;
+  assert.ok(!held(`${posix}2: ${line.replaceAll("9223372036854775806", "0")}\n`));
+  assert.ok(!held(`${posix}2: ${lockLine(dev, ino + 1n)}\n`));
   // A number that is not that of any mounted file system, as that of a btrfs subvolume, is told otherwise by the table.
   log.device = 0x33n;
   const { mounts } = system;
@@ -402,5 +411,4 @@ test("a writer at full speed, and two followers", async (t) => {
   }
   assert.deepEqual(await singly, payloads);
   assert.deepEqual(await inBatches, payloads.slice(500));
-  assert.ok(Reader);
 });
