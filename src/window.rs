@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 
 use crate::sys::map::Mapping;
-use crate::units::{LARGE_PAGE, WINDOW_MOST, round_down, round_up};
+use crate::units::{LARGE_PAGE, PAGE, WINDOW_MOST, round_down, round_up};
 
 /// A read-only mapping of a part of the log.
 #[derive(Debug)]
@@ -36,5 +36,14 @@ impl Window {
         // SAFETY: a byte below the published end never changes, and the file never shrinks below it (DESIGN, invariant 4);
         // the writer's `Space` writes only above it, also in this process.
         unsafe { self.mapping.bytes(from - self.at, to - from) }
+    }
+
+    /// Gives back the memory of what lies between two positions, where the window has it.
+    pub(crate) fn give_back(&self, from: u64, to: u64) {
+        let from = round_up(from.max(self.at), PAGE);
+        let to = round_down(to.min(self.at + self.mapping.len()), PAGE);
+        if from < to {
+            self.mapping.give_back(from - self.at, to - from);
+        }
     }
 }

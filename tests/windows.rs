@@ -192,3 +192,36 @@ fn a_record_that_is_passed_over_may_be_of_any_size() {
         }
     }
 }
+
+/// How much of a file this process has in its memory by mappings, in bytes.
+fn resident(path: &std::path::Path) -> u64 {
+    let (path, mut is_its, mut bytes) = (path.to_str().unwrap(), false, 0);
+    for line in std::fs::read_to_string("/proc/self/smaps").unwrap().lines() {
+        match line.split_once(':') {
+            Some(("Rss", size)) if is_its => bytes += size.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10,
+            _ if line.contains('/') || line.contains('-') => is_its = line.ends_with(path),
+            _ => {}
+        }
+    }
+    bytes
+}
+
+/// A follower that reads gigabytes of large records would hold all of them, as the system counts, as long as it lives.
+#[test]
+fn what_a_tailer_has_passed_is_not_its_memory() {
+    let log = Log::new();
+    let size = 3 << 20;
+    let file = std::fs::File::create(&log.path).unwrap();
+    file.set_len(8 + 40 * (8 + size)).unwrap();
+    use std::os::unix::fs::FileExt;
+    (0..40).for_each(|n| file.write_all_at(&size.to_le_bytes(), 8 + n * (8 + size)).unwrap());
+    file.write_all_at(&40u64.to_le_bytes(), 0).unwrap();
+    let (mut tailer, mut most) = (log.reader().tail(0).unwrap(), 0);
+    while let Some(record) = tailer.try_next().unwrap() {
+        assert_eq!(record.payload().iter().map(|byte| u64::from(*byte)).sum::<u64>(), 0);
+        most = most.max(resident(&log.path));
+    }
+    assert_eq!(tailer.sequence(), 40);
+    assert!(most >= size, "the mapping was used: {most}");
+    assert!(most <= 12 << 20, "{most} bytes of 120 MiB are still there");
+}

@@ -85,6 +85,14 @@ impl Mapping {
         self.len as u64
     }
 
+    /// Gives back the memory of a range of a file's mapping: its pages stay in the cache, and are mapped again when they are touched.
+    pub(crate) fn give_back(&self, at: u64, len: u64) {
+        if at.checked_add(len).is_some_and(|end| end <= self.len()) {
+            // SAFETY: the range lies within a shared mapping of a file, of which this changes no byte. Where it is refused nothing is lost.
+            unsafe { libc::madvise(self.base.as_ptr().add(at as usize).cast(), len as usize, libc::MADV_DONTNEED) };
+        }
+    }
+
     /// In a forked child: unmaps what it has of its parent, though a thread of the parent held it, too, when it forked. That thread is not
     /// here, and would keep the mapping, and with it the locks of the file, for as long as the child lives.
     ///

@@ -20,13 +20,16 @@ use crate::settings::ReadMode;
 use crate::stat::WriterState;
 use crate::stop::Stopper;
 use crate::sys::file;
-use crate::units::KIB;
+use crate::units::{KIB, MIB};
 use crate::window::Window;
 use record::{Found, Place};
 use wait::Waiting;
 
 /// From here on reading in large steps through a descriptor is faster than through the mapping, which faults.
 const BULK_LEAST: u64 = 16 * KIB;
+/// Of a mapping that was passed over, so much is kept, so that it is given back seldom.
+const PASSED_MOST: u64 = 4 * MIB;
+
 /// Follows a log from one record to the next. `Send`.
 #[derive(Debug)]
 pub struct Tailer {
@@ -44,6 +47,8 @@ pub struct Tailer {
     /// Bytes below `known`, read in one step.
     chunk: Chunk,
     window: Option<Arc<Window>>,
+    /// What the window has below this was given back.
+    passed: u64,
     /// A payload that is too large for the chunk, where the mapping is not to be used.
     large: Vec<u8>,
     /// When the control page was last looked at, if that gave little.
@@ -71,6 +76,7 @@ impl Tailer {
             counted: 0,
             chunk: Chunk::default(),
             window: None,
+            passed: at.end,
             large: Vec::new(),
             tiny_look: None,
             stopper: Stopper::default(),
@@ -287,7 +293,7 @@ impl Tailer {
                     return Err(past_the_end(&self.opened.path, self.next.count, position, Some(size), file_bytes));
                 }
             }
-            self.window(position, end)?;
+            self.pass(position, end)?;
             Place::Window
         } else {
             let max = self.opened.settings.max_record.unwrap_or(scan::COPIED_MOST);
@@ -307,6 +313,18 @@ impl Tailer {
         self.chunk
             .fill(&file, position, ready.min(CHUNK_BYTES))
             .map_err(|error| Error::io_at("read the log", &self.opened.path, position, error))
+    }
+
+    /// Has a window that covers a record; what lies behind it is not looked at again, and would count as memory of this process.
+    fn pass(&mut self, position: u64, end: u64) -> Result<()> {
+        let passed = self.passed;
+        let is_far = position.saturating_sub(passed) >= PASSED_MOST;
+        let window = self.window(position, end)?;
+        if is_far {
+            window.give_back(passed, position);
+            self.passed = position;
+        }
+        Ok(())
     }
 
     fn window(&mut self, from: u64, to: u64) -> Result<&Window> {
