@@ -134,6 +134,8 @@ impl Cover {
         let mut state = self.state();
         let Some(inner) = fresh(&mut state) else { return false };
         if busy && inner.covered_all.elapsed() < SECOND {
+            // The writer, which may assist meanwhile, shall not have to make a mapping.
+            self.map(inner, inner.index.covered().end, published.end);
             return true;
         }
         let result = self.step(inner, published, STEP_BYTES).and_then(|more| {
@@ -166,8 +168,9 @@ impl Cover {
             }
         };
         // Nor does it wait longer than for a block: one of few large records is left to the helper.
-        let next = inner.next;
-        if next.is_none_or(|next| next.end.saturating_sub(inner.index.covered().end) > BLOCK_MOST) {
+        let (from, window) = (inner.index.covered().end, inner.window.as_ref());
+        let is_quick = |to| to - from <= BLOCK_MOST && window.is_some_and(|window| window.covers(from, to));
+        if !inner.next.is_some_and(|next| is_quick(next.end)) {
             return false;
         }
         self.step(inner, published, 1).unwrap_or_else(|error| drop_unless_full(&mut state, &error))
@@ -215,7 +218,8 @@ impl Cover {
         state.index.block(block).map_err(|error| self.error(error))
     }
 
-    fn crc(&self, state: &mut State, from: u64, to: u64) -> io::Result<u32> {
+    /// Has a mapping that covers a range, if there can be one.
+    fn map(&self, state: &mut State, from: u64, to: u64) {
         if state.mapped && !state.window.as_ref().is_some_and(|window| window.covers(from, to)) {
             // The old one first: address space may be short.
             state.window = None;
@@ -224,6 +228,10 @@ impl Cover {
             state.mapped = window.is_ok();
             state.window = window.ok();
         }
+    }
+
+    fn crc(&self, state: &mut State, from: u64, to: u64) -> io::Result<u32> {
+        self.map(state, from, to);
         match &state.window {
             Some(window) => Ok(crc32c::crc32c(window.published(from, to))),
             None => scan::crc(&self.file, from, to - from)?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into()),
@@ -328,6 +336,8 @@ mod tests {
         let (one, two) = (Pair { count: 1, end: 8 + BLOCK_BYTES }, Pair { count: 2, end: 8 + 2 * BLOCK_BYTES });
         cover.mark(one);
         cover.mark(two);
+        assert!(!cover.assist(two), "nothing is mapped yet, which takes long");
+        assert!(cover.advance(Pair { count: 0, end: 8 + 30 * BLOCK_BYTES }, true), "the helper is busy, and maps it");
         assert!(cover.assist(two));
         assert_eq!(covered(), one);
         assert!(!cover.assist(two), "there is no other one");

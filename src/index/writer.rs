@@ -25,6 +25,7 @@ pub(crate) struct IndexWriter {
     path: PathBuf,
     /// Where the next entry goes.
     at: u64,
+    /// With room for all: the writer that assists does not allocate.
     pending: Vec<Bytes>,
     covered: Pair,
     time_ns: u64,
@@ -51,7 +52,8 @@ impl IndexWriter {
         let header = Header { history_id, inode: identity.inode, birth_ns: identity.birth_ns, created_ns };
         file.write_all_at(&header.encode(), 0)?;
         let covered = Pair { count: 0, end: HEADER_BYTES };
-        Ok(IndexWriter { file, path: path_of(log), at: ENTRY_BYTES, pending: Vec::new(), covered, time_ns: 0 })
+        let pending = Vec::with_capacity(PENDING_MOST);
+        Ok(IndexWriter { file, path: path_of(log), at: ENTRY_BYTES, pending, covered, time_ns: 0 })
     }
 
     /// Puts a new index under its name.
@@ -74,7 +76,7 @@ impl IndexWriter {
         if file.metadata()?.len() != at {
             file.set_len(at)?;
         }
-        Ok(IndexWriter { file, path, at, pending: Vec::new(), covered, time_ns })
+        Ok(IndexWriter { file, path, at, pending: Vec::with_capacity(PENDING_MOST), covered, time_ns })
     }
 
     /// Takes over the first `kept` entries of another index, of which the last ends at `covered`.
