@@ -228,7 +228,7 @@ public final class Tailer implements Iterable<Record>, AutoCloseable {
         checkedAt = now;
         // Before the last look: what was published under the name is delivered before it is told that the name is gone.
         boolean replaced = log.isReplaced();
-        // The count may be ahead of the page, for the length of a flush; and nobody else will tell of it then.
+        // Of a log that was replaced the count tells the rest: it may be ahead of the page, for the length of a flush.
         page = replaced ? null : control.follow();
         if (isFurther()) {
             return true;
