@@ -12,6 +12,9 @@ import java.io.OutputStream;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
 import java.time.Duration;
+import java.util.Iterator;
+import java.util.List;
+import java.util.NoSuchElementException;
 import java.util.zip.CRC32;
 
 /** Prints {@code sequence size crc32} of each record; what spec/vectors/run compares. */
@@ -27,34 +30,32 @@ public final class Follow {
     /** What is asked for, or null where that cannot be understood. */
     private static Follow parse(String[] args) {
         Follow asked = new Follow();
-        if (args.length % 2 == 0 || args[0].startsWith("--")) {
-            return null;
-        }
+        Iterator<String> rest = List.of(args).iterator();
         try {
-            asked.path = Path.of(args[0]);
-            for (int n = 1; n < args.length; n += 2) {
-                String value = args[n + 1];
-                switch (args[n]) {
-                    case "--skip" -> asked.skip = number(value);
-                    case "--count" -> asked.count = number(value);
-                    case "--timeout" -> asked.timeout = seconds(value);
+            while (rest.hasNext()) {
+                String arg = rest.next();
+                switch (arg) {
+                    case "--skip" -> asked.skip = number(rest.next());
+                    case "--count" -> asked.count = number(rest.next());
+                    case "--timeout" -> asked.timeout = seconds(rest.next());
                     default -> {
-                        return null;
+                        if (asked.path != null || arg.startsWith("--")) {
+                            return null;
+                        }
+                        asked.path = Path.of(arg);
                     }
                 }
             }
-        } catch (IllegalArgumentException wrong) {
+        } catch (IllegalArgumentException | NoSuchElementException wrong) {
             return null;
         }
-        return asked;
+        return asked.path == null ? null : asked;
     }
 
     private static long number(String text) {
-        long number = Long.parseLong(text);
-        if (number < 0) {
-            throw new IllegalArgumentException(text);
-        }
-        return number;
+        long number = Long.parseUnsignedLong(text);
+        // No file has so many records that the difference shows.
+        return number < 0 ? Long.MAX_VALUE : number;
     }
 
     private static Duration seconds(String text) {

@@ -14,6 +14,8 @@ final class Control {
     private final LogFile log;
     private final Path path;
     private ControlPage named;
+    /** By a tailer; it may not have its name any more. */
+    private ControlPage followed;
     /** The page that these are about, and what of it was last seen to move, and when. */
     private ControlPage seen;
     private long heartbeat;
@@ -26,15 +28,28 @@ final class Control {
     }
 
     /** The page that has the name now, if it can be believed; it may be a dead writer's. */
-    ControlPage named() {
+    private ControlPage named() {
         if (named == null || !named.isNamed(path)) {
+            if (named != null && named != followed) {
+                named.close();
+            }
             // Mostly there is none: an exception each time would cost more than all else.
             named = path.toFile().exists() ? ControlPage.open(path, log) : null;
         }
         return named;
     }
 
-    /** The page that may be followed now, else null: then the count in the log tells. */
+    /** The page to follow from now on, else null: then the count in the log tells. It stays in memory until this is called again. */
+    ControlPage follow() throws IOException {
+        ControlPage before = followed;
+        followed = toFollow(before);
+        if (before != null && before != followed && before != named) {
+            before.close();
+        }
+        return followed;
+    }
+
+    /** The page that may be followed now, else null. Before the next call it may be let go of. */
     ControlPage toFollow(ControlPage followed) throws IOException {
         // The page before the lock: if that is free then, the page's writer has ended, whatever another may begin meanwhile.
         ControlPage page = named();

@@ -5,7 +5,6 @@ import java.lang.invoke.MethodHandles;
 import java.lang.invoke.VarHandle;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
-import java.nio.MappedByteBuffer;
 import java.nio.channels.FileChannel;
 import java.nio.file.Files;
 import java.nio.file.LinkOption;
@@ -15,6 +14,7 @@ import java.nio.file.StandardOpenOption;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Set;
+import java.util.function.Predicate;
 
 /** A control page that is believed, and its doorbell. */
 final class ControlPage {
@@ -37,14 +37,26 @@ final class ControlPage {
     private static final VarHandle LONG = MethodHandles.byteBufferViewVarHandle(long[].class, ByteOrder.LITTLE_ENDIAN);
 
     private final LogFile.Identity file;
-    private final MappedByteBuffer page;
+    private final Native.Mapping pageMapping;
+    private final ByteBuffer page;
     /** Null where this process may not write to it. */
-    private final MappedByteBuffer bell;
+    private final Native.Mapping bellMapping;
+    private final ByteBuffer bell;
 
-    private ControlPage(LogFile.Identity file, MappedByteBuffer page, MappedByteBuffer bell) {
+    private ControlPage(LogFile.Identity file, Native.Mapping page, Native.Mapping bell) {
         this.file = file;
-        this.page = page;
-        this.bell = bell;
+        pageMapping = page;
+        this.page = page.bytes();
+        bellMapping = bell;
+        this.bell = bell == null ? null : bell.bytes();
+    }
+
+    /** Nothing of it may be asked any more. */
+    void close() {
+        pageMapping.close();
+        if (bellMapping != null) {
+            bellMapping.close();
+        }
     }
 
     private static long magic(String text) {
@@ -66,32 +78,61 @@ final class ControlPage {
 
     /** The page under this name if it can be believed, else null. */
     static ControlPage open(Path path, LogFile log) {
-        LogFile.Identity id = log.identity;
+        int owner = log.identity.owner();
         LogFile.Identity[] file = new LogFile.Identity[1];
-        MappedByteBuffer page = map(path, false, id.owner(), file);
-        if (page == null || (long) LONG.getAcquire(page, MAGIC) != PAGE_MAGIC || BOOT == null) {
+        Native.Mapping page = map(path, false, owner, file, bytes -> isOf(log, bytes));
+        if (page == null) {
             return null;
         }
-        long birth = page.getLong(BIRTH);
-        boolean isOurs = page.getLong(VERSION) == 1 && page.getLong(PAGE_BYTES) == BYTES && page.getLong(DEVICE) == id.device()
-            && page.getLong(INODE) == id.inode() && (birth == id.birthNanos() || birth == 0)
-            && page.getLong(BOOT_ID) == BOOT[0] && page.getLong(BOOT_ID + 8) == BOOT[1];
-        if (!isOurs) {
-            return null;
-        }
-        MappedByteBuffer bell = null;
+        Native.Mapping bell = null;
         if (Native.AVAILABLE) {
             // Who cannot sleep announces nothing: it would only cost the writer wake-ups.
-            bell = map(path.resolveSibling(path.getFileName() + ".bell"), true, id.owner(), new LogFile.Identity[1]);
-            boolean belongs = bell != null && (long) LONG.getAcquire(bell, MAGIC) == BELL_MAGIC && bell.getLong(VERSION) == 1
-                && bell.getLong(BELL_EPOCH) == page.getLong(EPOCH);
-            bell = belongs ? bell : null;
+            long epoch = page.bytes().getLong(EPOCH);
+            bell = map(path.resolveSibling(path.getFileName() + ".bell"), true, owner, new LogFile.Identity[1],
+                bytes -> begins(bytes, BELL_MAGIC) && bytes.getLong(BELL_EPOCH) == epoch);
         }
-        ControlPage opened = new ControlPage(file[0], page, bell);
-        return opened.agrees(log) ? opened : null;
+        return new ControlPage(file[0], page, bell);
     }
 
-    private static MappedByteBuffer map(Path path, boolean toWrite, int owner, LogFile.Identity[] file) {
+    private static boolean begins(ByteBuffer bytes, long magic) {
+        boolean begins = bytes.getLong(MAGIC) == magic;
+        // It is stored last.
+        VarHandle.acquireFence();
+        return begins && bytes.getLong(VERSION) == 1;
+    }
+
+    /** Whether it is this log's page. One that says more than the file belongs to another history of it. */
+    private static boolean isOf(LogFile log, ByteBuffer bytes) {
+        LogFile.Identity id = log.identity;
+        if (BOOT == null || !begins(bytes, PAGE_MAGIC)) {
+            return false;
+        }
+        long birth = bytes.getLong(BIRTH);
+        boolean isOurs = bytes.getLong(PAGE_BYTES) == BYTES && bytes.getLong(DEVICE) == id.device()
+            && bytes.getLong(INODE) == id.inode() && (birth == id.birthNanos() || birth == 0)
+            && bytes.getLong(BOOT_ID) == BOOT[0] && bytes.getLong(BOOT_ID + 8) == BOOT[1];
+        if (!isOurs) {
+            return false;
+        }
+        long end = bytes.getLong(END);
+        // Of whatever event the slot is by now: all that it ever says was counted before.
+        int slot = slot(bytes.getLong(COMMIT));
+        long count = bytes.getLong(slot + 8);
+        long countEnd = bytes.getLong(slot + 16);
+        // The page before the file, which is never behind it.
+        VarHandle.acquireFence();
+        try {
+            return count >= 0 && count <= log.count() && end >= LogFile.FIRST && Math.max(end, countEnd) <= Math.max(log.size(), LogFile.FIRST);
+        } catch (IOException unknown) {
+            return false;
+        }
+    }
+
+    private static int slot(long event) {
+        return SLOTS + SLOT_BYTES * (int) (event & 31);
+    }
+
+    private static Native.Mapping map(Path path, boolean toWrite, int owner, LogFile.Identity[] file, Predicate<ByteBuffer> isRight) {
         try {
             file[0] = LogFile.Identity.of(path, LinkOption.NOFOLLOW_LINKS);
             if (!file[0].isFile() || file[0].owner() != owner && file[0].owner() != 0) {
@@ -103,29 +144,31 @@ final class ControlPage {
             }
             try (FileChannel channel = FileChannel.open(path, options)) {
                 // A channel does not tell which file it has; the name does, if it is the same before and after.
-                if (!file[0].isNamed(path, LinkOption.NOFOLLOW_LINKS) || channel.size() < BYTES) {
+                // What is refused is looked at again and again: it is read and not mapped, for a mapping may stay until the next garbage collection.
+                if (!file[0].isNamed(path, LinkOption.NOFOLLOW_LINKS) || !isRight(channel, isRight)) {
                     return null;
                 }
-                var mode = toWrite ? FileChannel.MapMode.READ_WRITE : FileChannel.MapMode.READ_ONLY;
-                MappedByteBuffer map = channel.map(mode, 0, BYTES);
-                map.order(ByteOrder.LITTLE_ENDIAN);
-                return map;
+                Native.Mapping map = Native.map(channel, toWrite ? FileChannel.MapMode.READ_WRITE : FileChannel.MapMode.READ_ONLY, BYTES);
+                // A read is not promised to be in order.
+                if (isRight.test(map.bytes())) {
+                    return map;
+                }
+                map.close();
+                return null;
             }
         } catch (IOException none) {
             return null;
         }
     }
 
-    /** A page that says more than the file belongs to another history of it. The page is looked at first: the file is never behind it. */
-    private boolean agrees(LogFile log) {
-        try {
-            Place pair = pair();
-            long end = Math.max(end(), pair == null ? 0 : pair.position());
-            return (pair == null || pair.sequence() >= 0 && pair.sequence() <= log.count()) && end() >= LogFile.FIRST
-                && end <= Math.max(log.size(), LogFile.FIRST);
-        } catch (IOException unknown) {
-            return false;
+    private static boolean isRight(FileChannel channel, Predicate<ByteBuffer> isRight) throws IOException {
+        ByteBuffer bytes = ByteBuffer.allocate(BYTES).order(ByteOrder.LITTLE_ENDIAN);
+        while (bytes.hasRemaining()) {
+            if (channel.read(bytes, bytes.position()) < 0) {
+                return false;
+            }
         }
+        return isRight.test(bytes);
     }
 
     /** Whether it still has the name. */
@@ -158,7 +201,7 @@ final class ControlPage {
     Place pair() {
         for (int n = 0; n < TRIES; n++) {
             long event = commit();
-            int slot = SLOTS + SLOT_BYTES * (int) (event & 31);
+            int slot = slot(event);
             long count = (long) LONG.getAcquire(page, slot + 8);
             long end = (long) LONG.getAcquire(page, slot + 16);
             if (commit() - event < SLOTS_KEPT) {

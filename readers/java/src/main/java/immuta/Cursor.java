@@ -114,7 +114,11 @@ final class Cursor {
             }
             return fromMemory();
         }
-        // An array of its own, made only now that it is known that so many bytes are published.
+        // An array of its own, made only now that it is known that so many bytes are published, and that the file has them.
+        long bytes = file.size();
+        if (bytes - position - 8 < size) {
+            throw cutShort(bytes);
+        }
         byte[] payload = new byte[(int) size];
         int read = file.read(position + 8, payload, payload.length);
         if (read < payload.length) {

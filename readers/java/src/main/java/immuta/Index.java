@@ -18,6 +18,8 @@ final class Index {
     private static final int BLOCK = 1;
     /** So many blocks that are not true are taken for an index that is another log's. */
     private static final int LIES_MOST = 16;
+    /** So many pieces a search reads at most: one in order needs few, and in one that is not to walk costs less. */
+    private static final int PIECES_MOST = 4096;
     private static final long MAGIC =
         ByteBuffer.wrap("immutaIX".getBytes(StandardCharsets.US_ASCII)).order(ByteOrder.LITTLE_ENDIAN).getLong();
 
@@ -33,6 +35,8 @@ final class Index {
 
     private final FileChannel file;
     private final LogFile log;
+    /** Pieces that this search may still read. */
+    private int left = PIECES_MOST;
     private final ByteBuffer piece = ByteBuffer.allocate(PIECE).order(ByteOrder.LITTLE_ENDIAN);
 
     private Index(FileChannel file, LogFile log) {
@@ -70,7 +74,7 @@ final class Index {
             long middle = (low + high) >>> 1;
             long at = middle;
             Entry entry = read(at);
-            while (entry == null && at > low) {
+            while (entry == null && at > low && left > 0) {
                 entry = read(--at);
             }
             if (entry == null || entry.sequence <= sequence) {
@@ -80,7 +84,7 @@ final class Index {
             }
         }
         int lies = 0;
-        for (long at = low - 1; at > 0 && lies < LIES_MOST; at--) {
+        for (long at = low - 1; at > 0 && lies < LIES_MOST && left > 0; at--) {
             Entry entry = read(at);
             // An entry without records has nothing by which its place could be checked; the block before it ends there.
             if (entry == null || !entry.isBlock() || entry.sequence > sequence) {
@@ -116,6 +120,7 @@ final class Index {
     }
 
     private Entry read(long at) throws IOException {
+        left--;
         return fill(at)
             ? new Entry(piece.getLong(0), piece.getLong(8), piece.getLong(16), piece.getLong(24), piece.getInt(40), piece.getInt(44))
             : null;

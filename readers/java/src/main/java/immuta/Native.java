@@ -1,13 +1,16 @@
 package immuta;
 
+import java.io.IOException;
 import java.lang.invoke.MethodHandle;
 import java.lang.invoke.MethodHandles;
 import java.lang.invoke.VarHandle;
+import java.lang.ref.Cleaner;
 import java.lang.ref.Reference;
 import java.lang.reflect.Array;
 import java.lang.reflect.Method;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
+import java.nio.channels.FileChannel;
 import java.util.Optional;
 import java.util.concurrent.TimeUnit;
 
@@ -23,6 +26,10 @@ final class Native {
 
     private static final MethodHandle SYSCALL;
     private static final MethodHandle ADDRESS;
+    private static final MethodHandle ARENA;
+    private static final MethodHandle MAP;
+    /** Closes what nobody refers to any more. */
+    private static final Cleaner CLEANER;
     static final long FUTEX;
     private static final long FUTEX_WAITV = 449;
     private static final long FCNTL;
@@ -39,6 +46,8 @@ final class Native {
     static {
         MethodHandle syscall = null;
         MethodHandle address = null;
+        MethodHandle arena = null;
+        MethodHandle map = null;
         String arch = System.getProperty("os.arch");
         boolean amd64 = arch.equals("amd64");
         // The numbers of the calls are known for these; those of the second and third are the same.
@@ -46,6 +55,9 @@ final class Native {
             try {
                 syscall = linkSyscall();
                 address = linkAddress();
+                Class<?> arenaType = Class.forName("java.lang.foreign.Arena");
+                arena = MethodHandles.publicLookup().unreflect(arenaType.getMethod("ofShared"));
+                map = linkMap(arenaType);
             } catch (ReflectiveOperationException | RuntimeException | LinkageError none) {
                 // Before 22, or the program was started so that it may not: readers look at intervals instead.
                 syscall = null;
@@ -53,7 +65,10 @@ final class Native {
         }
         SYSCALL = syscall;
         ADDRESS = address;
+        ARENA = arena;
+        MAP = map;
         AVAILABLE = syscall != null;
+        CLEANER = AVAILABLE ? Cleaner.create() : null;
         FUTEX = amd64 ? 202 : 98;
         FCNTL = amd64 ? 72 : 25;
         OPENAT = amd64 ? 257 : 56;
@@ -91,6 +106,50 @@ final class Native {
         MethodHandle segment = MethodHandles.publicLookup().unreflect(segmentType.getMethod("ofBuffer", java.nio.Buffer.class));
         MethodHandle address = MethodHandles.publicLookup().unreflect(segmentType.getMethod("address"));
         return MethodHandles.filterReturnValue(segment, address);
+    }
+
+    private static MethodHandle linkMap(Class<?> arenaType) throws ReflectiveOperationException {
+        Method map = FileChannel.class.getMethod("map", FileChannel.MapMode.class, long.class, long.class, arenaType);
+        Method buffer = Class.forName("java.lang.foreign.MemorySegment").getMethod("asByteBuffer");
+        MethodHandles.Lookup lookup = MethodHandles.publicLookup();
+        return MethodHandles.filterReturnValue(lookup.unreflect(map), lookup.unreflect(buffer));
+    }
+
+    /** The beginning of a file in memory; {@code arena} is null where only a garbage collection unmaps it. */
+    record Mapping(ByteBuffer bytes, Cleaner.Cleanable arena) {
+        /** The bytes are not to be touched any more. */
+        void close() {
+            if (arena != null) {
+                arena.clean();
+            }
+        }
+    }
+
+    static Mapping map(FileChannel channel, FileChannel.MapMode mode, int bytes) throws IOException {
+        if (!AVAILABLE) {
+            return new Mapping(channel.map(mode, 0, bytes).order(ByteOrder.LITTLE_ENDIAN), null);
+        }
+        AutoCloseable arena = null;
+        try {
+            arena = (AutoCloseable) ARENA.invoke();
+            ByteBuffer buffer = (ByteBuffer) MAP.invoke(channel, mode, 0L, (long) bytes, arena);
+            return new Mapping(buffer.order(ByteOrder.LITTLE_ENDIAN), CLEANER.register(buffer, closing(arena)));
+        } catch (IOException refused) {
+            closing(arena).run();
+            throw refused;
+        } catch (Throwable impossible) {
+            throw new LinkageError("map", impossible);
+        }
+    }
+
+    private static Runnable closing(AutoCloseable arena) {
+        return () -> {
+            try {
+                arena.close();
+            } catch (Exception impossible) {
+                throw new LinkageError("arena", impossible);
+            }
+        };
     }
 
     static long call(long number, long a, long b, long c, long d, long e, long f) {

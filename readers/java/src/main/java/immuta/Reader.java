@@ -92,9 +92,12 @@ public final class Reader implements Closeable {
         return tail(Start.beginning());
     }
 
-    /** The end that the control page tells, if it is not behind record {@code sequence}. */
-    private synchronized Place told(long sequence) {
-        ControlPage page = sequence == 0 ? null : control.named();
+    /**
+     * The end that the control page tells, if it is not behind record {@code sequence}. Only a page that may be followed is asked: the
+     * log of a dead writer's may have been written anew.
+     */
+    private synchronized Place told(long sequence) throws IOException {
+        ControlPage page = sequence == 0 ? null : control.toFollow(null);
         Place end = page == null ? null : page.pair();
         return end != null && end.sequence() <= sequence && end.position() >= LogFile.FIRST ? end : null;
     }

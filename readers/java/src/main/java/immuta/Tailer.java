@@ -55,7 +55,7 @@ public final class Tailer implements Iterable<Record>, AutoCloseable {
         this.first = first;
         control = new Control(log, options.controlDir);
         cursor = new Cursor(log, options.maxRecord, from);
-        page = control.toFollow(null);
+        page = control.follow();
         checkedAt = System.nanoTime();
     }
 
@@ -228,12 +228,17 @@ public final class Tailer implements Iterable<Record>, AutoCloseable {
         checkedAt = now;
         // Before the last look: what was published under the name is delivered before it is told that the name is gone.
         boolean replaced = log.isReplaced();
-        page = control.toFollow(page);
+        // Of a log that was replaced the count tells the rest: it may be ahead of the page, for the length of a flush.
+        page = replaced ? null : control.follow();
         if (isFurther()) {
             return true;
         }
         if (replaced) {
             throw new LogException.Replaced(log.path);
+        }
+        if (page != null) {
+            // The page's writer need not see that another program cuts its file.
+            notLess(log.count());
         }
         return false;
     }
@@ -247,14 +252,18 @@ public final class Tailer implements Iterable<Record>, AutoCloseable {
             return end > cursor.position();
         }
         long count = log.count();
-        if (count < cursor.sequence()) {
-            throw new LogException.Damaged(log.path, 0, "the count says " + count + " records, and " + cursor.sequence() + " were there");
-        }
+        notLess(count);
         if (count == cursor.sequence()) {
             return false;
         }
         cursor.allow(count, log.size());
         return true;
+    }
+
+    private void notLess(long count) throws LogException {
+        if (count < cursor.sequence()) {
+            throw new LogException.Damaged(log.path, 0, "the count says " + count + " records, and " + cursor.sequence() + " were there");
+        }
     }
 
     private Record await(long nanos, Duration limit) throws IOException, InterruptedException {

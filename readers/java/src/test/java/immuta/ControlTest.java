@@ -8,12 +8,18 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import immuta.TestLog.Page;
+import java.io.IOException;
 import java.io.RandomAccessFile;
+import java.lang.management.ManagementFactory;
+import java.lang.ref.Reference;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.OptionalLong;
+import java.util.stream.Stream;
+import org.junit.jupiter.api.Assumptions;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -257,6 +263,141 @@ class ControlTest {
                 long took = (System.nanoTime() - begin) / 1_000_000;
                 assertTrue(took > 1500 && took < 4000, took + " ms");
             }
+        }
+    }
+
+    /** The numbers of a dead writer's page are no place in a log that was written anew. */
+    @Test
+    void aDeadWritersPageTellsNoPlace() throws Exception {
+        try (TestLog log = new TestLog()) {
+            for (int n = 0; n < 100; n++) {
+                log.append(text("of the first"));
+            }
+            log.lock();
+            log.page();
+            log.unlock();
+            log.empty();
+            for (int n = 0; n < 300; n++) {
+                log.append(text("number " + n));
+            }
+            try (Reader reader = log.reader(); Tailer tailer = reader.tail(Start.sequence(299))) {
+                assertEquals("number 299", next(tailer));
+            }
+        }
+    }
+
+    @Test
+    void aLogThatIsCutUnderItsWriterIsDamage() throws Exception {
+        try (TestLog log = TestLog.of(text("a"), text("b"))) {
+            log.lock();
+            Page page = log.page();
+            try (Reader reader = log.reader(); Tailer tailer = reader.tail()) {
+                assertEquals("a", next(tailer));
+                assertEquals("b", next(tailer));
+                log.empty();
+                LogException.Damaged error = assertThrows(LogException.Damaged.class, () -> {
+                    for (int n = 0; n < 30; n++) {
+                        page.beat();
+                        try {
+                            tailer.nextTimeout(Duration.ofMillis(100));
+                        } catch (LogException.TimedOut still) {
+                            // The writer lives on.
+                        }
+                    }
+                });
+                assertEquals(OptionalLong.of(0), error.position());
+            }
+        }
+    }
+
+    /** A writer that flushes counts first, and tells its page only once the record is on the disk. */
+    @Test
+    void whatIsCountedInALogThatWasReplacedIsDelivered() throws Exception {
+        try (TestLog log = TestLog.of(text("a"))) {
+            log.lock();
+            log.page();
+            try (Reader reader = log.reader(); Tailer tailer = reader.tail(Start.end())) {
+                log.append(text("b"));
+                Files.delete(log.path);
+                assertEquals("b", next(tailer));
+                assertThrows(LogException.Replaced.class, () -> next(tailer));
+            }
+        }
+    }
+
+    /** Bytes allocated by this thread: a page that tells of half a gigabyte more than the file has costs nothing. */
+    @Test
+    void nothingIsAllocatedForAPageThatLies() throws Exception {
+        var threads = (com.sun.management.ThreadMXBean) ManagementFactory.getThreadMXBean();
+        try (TestLog log = TestLog.of(text("a"))) {
+            log.lock();
+            Page page = log.page();
+            try (Reader reader = log.reader(); Tailer tailer = reader.tail(Start.end())) {
+                log.write(log.end(), TestLog.numbers(1 << 29));
+                page.page.putLong(Page.END, log.end() + 8 + (1 << 29));
+                long before = threads.getThreadAllocatedBytes(Thread.currentThread().getId());
+                LogException.Damaged error = assertThrows(LogException.Damaged.class, tailer::tryNext);
+                assertEquals(OptionalLong.of(log.end()), error.position());
+                assertTrue(threads.getThreadAllocatedBytes(Thread.currentThread().getId()) - before < 10 << 20);
+            }
+        }
+    }
+
+    /** How many files of the log's control directory are in the memory of this process. */
+    private static long mapped(TestLog log) throws IOException {
+        try (Stream<String> lines = Files.lines(Path.of("/proc/self/maps"))) {
+            return lines.filter(line -> line.contains(log.control.toString())).count();
+        }
+    }
+
+    @Test
+    void aPageThatIsNotBelievedIsNotMapped() throws Exception {
+        try (TestLog log = TestLog.of(text("a"))) {
+            log.lock();
+            Page page = log.page();
+            page.page.putLong(Page.SLOTS + 8, 2);
+            for (boolean zeros : new boolean[] {false, true}) {
+                if (zeros) {
+                    page.remove();
+                    Files.write(page.path, new byte[4096]);
+                }
+                long before = mapped(log);
+                for (int n = 0; n < 20; n++) {
+                    try (Reader reader = log.reader(); Tailer tailer = reader.tail()) {
+                        assertNotNull(tailer.tryNext());
+                        assertEquals(WriterState.ALIVE, tailer.writer());
+                    }
+                }
+                assertTrue(mapped(log) <= before, () -> "it was mapped");
+            }
+            Reference.reachabilityFence(page);
+        }
+    }
+
+    @Test
+    void aPageThatIsLeftIsNotMapped() throws Exception {
+        Assumptions.assumeTrue(Native.AVAILABLE, "before 22 only a garbage collection unmaps");
+        try (TestLog log = TestLog.of(text("a"))) {
+            log.lock();
+            List<Page> pages = new ArrayList<>(List.of(log.page(1)));
+            try (Reader reader = log.reader(); Tailer tailer = reader.tail(Start.end())) {
+                for (int n = 2; n < 20; n++) {
+                    pages.get(n - 2).publish(4);
+                    pages.add(log.page(n));
+                    // Whoever asks first finds the new one.
+                    if (n % 2 == 0) {
+                        assertEquals(WriterState.ALIVE, tailer.writer());
+                    }
+                    assertNull(tailer.tryNext());
+                    log.place(text("b" + n));
+                    pages.get(n - 1).publish();
+                    assertEquals("b" + n, next(tailer));
+                    log.storeCount();
+                }
+                // A page and a doorbell of the test for each, those that are followed, and the ones that the reader knows since it made the tailer.
+                assertEquals(2 * pages.size() + 4, mapped(log));
+            }
+            Reference.reachabilityFence(pages);
         }
     }
 

@@ -10,6 +10,8 @@ import java.io.IOException;
 import java.io.InputStreamReader;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
+import java.nio.file.Path;
+import java.nio.file.attribute.PosixFilePermissions;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.TimeUnit;
@@ -24,6 +26,10 @@ class FollowTest {
     private static Process start(TestLog log, String... options) throws IOException {
         List<String> command = new ArrayList<>(List.of("./follow", log.path.toString()));
         command.addAll(List.of(options));
+        return run(log, command);
+    }
+
+    private static Process run(TestLog log, List<String> command) throws IOException {
         ProcessBuilder builder = new ProcessBuilder(command);
         builder.environment().put("IMMUTA_CONTROL_DIR", log.control.toString());
         // With the JVM that is tested.
@@ -62,6 +68,45 @@ class FollowTest {
         }
         try (TestLog log = TestLog.raw(numbers(2, 1), text("a"), numbers(-1))) {
             ends(5, "0 1 e8b7be43\n", log.path + ": damaged at position 17, record 1", start(log));
+        }
+    }
+
+    @Test
+    void optionsMayComeFirst() throws Exception {
+        try (TestLog log = log()) {
+            String path = log.path.toString();
+            ends(0, LINES.substring(0, 13), "", run(log, List.of("./follow", "--count", "1", path)));
+            ends(0, "1 0 00000000\n", "", run(log, List.of("./follow", "--skip", "1", path, "--count", "1")));
+            ends(2, "", "usage", run(log, List.of("./follow", "--count", "1")));
+            ends(2, "", "usage", run(log, List.of("./follow")));
+        }
+    }
+
+    /** No log has so many records; one may wait for them. */
+    @Test
+    void aNumberMayHave64Bits() throws Exception {
+        try (TestLog log = log()) {
+            ends(6, "", "nothing came", start(log, "--skip", "18446744073709551615", "--timeout", "0.05"));
+            ends(6, LINES, "nothing came", start(log, "--count", "18446744073709551615", "--timeout", "0.05"));
+            ends(2, "", "usage", start(log, "--skip", "18446744073709551616"));
+        }
+    }
+
+    @Test
+    void aStandardOutputThatIsNotOpenIsAnError() throws Exception {
+        try (TestLog log = log()) {
+            ends(1, "", "standard output", run(log, List.of("sh", "-c", "exec ./follow \"$1\" --count 3 >&-", "sh", log.path.toString())));
+        }
+    }
+
+    /** What one user has built, another may run. */
+    @Test
+    void whatIsBuiltIsForAll() throws Exception {
+        try (TestLog log = log()) {
+            ends(0, "", "", start(log, "--count", "0"));
+            // A new folder of this process is as open as its umask has it.
+            Path folder = Files.createDirectory(log.dir.resolve("folder"), PosixFilePermissions.asFileAttribute(PosixFilePermissions.fromString("rwxrwxrwx")));
+            assertEquals(Files.getPosixFilePermissions(folder), Files.getPosixFilePermissions(Path.of("target/tools")));
         }
     }
 

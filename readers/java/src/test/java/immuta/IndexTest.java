@@ -4,12 +4,16 @@ import static immuta.TestLog.text;
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTimeoutPreemptively;
 
 import immuta.TestLog.Pieces;
 import java.io.IOException;
 import java.io.RandomAccessFile;
+import java.time.Duration;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
 
 /** The index is used where it is true: shown by a log whose first record says a size that cannot be, so that nobody walks through it. */
 @Timeout(60)
@@ -140,6 +144,26 @@ class IndexTest {
             isIgnored(log, 20);
             log.new Pieces().header().write();
             isIgnored(log, 20);
+        }
+    }
+
+    /** Pieces without a word: some are stepped over, more are not worth what a walk costs. */
+    @ParameterizedTest
+    @ValueSource(longs = {1000, 3000, 1L << 30})
+    void aSearchEndsWhereMuchOfAnIndexIsDamaged(long pieces) throws IOException {
+        try (TestLog log = log()) {
+            blocks(log, log.new Pieces().header(), 0, RECORDS).write();
+            try (RandomAccessFile index = new RandomAccessFile(log.path + ".idx", "rw")) {
+                index.setLength(64 * pieces);
+            }
+            assertTimeoutPreemptively(Duration.ofSeconds(20), () -> {
+                if (pieces == 1000) {
+                    isUsed(log, 4);
+                } else {
+                    // The last one lies just before them.
+                    isIgnored(log, RECORDS - 1);
+                }
+            });
         }
     }
 

@@ -120,6 +120,15 @@ final class TestLog implements AutoCloseable {
         storeCount();
     }
 
+    /** Cuts all off, in the same file. */
+    void empty() throws IOException {
+        try (RandomAccessFile file = new RandomAccessFile(path.toFile(), "rw")) {
+            file.setLength(0);
+        }
+        count = 0;
+        end = 8;
+    }
+
     ReaderOptions options() {
         return new ReaderOptions().controlDir(control);
     }
