@@ -640,8 +640,8 @@ static bool index_find(struct immuta_c_tailer *t, uint64_t target, uint64_t coun
             if (!p || p[40] != 1) /* a writer's beginning is no place to rely on: nothing bears it out */
                 continue;
             uint64_t first = number(p), at = number(p + 8), length = number(p + 16), records = number(p + 24);
-            if (first > count || records > count - first || at < 8 || at > end || length > end - at || length < 8 || records == 0 || records > length / 8)
-                continue; /* covers nothing, or what may not be read yet */
+            if (first > target || first > count || records > count - first || at < 8 || at > end || length > end - at || length < 8 || records == 0 || records > length / 8)
+                continue; /* not in order, covers nothing, or what may not be read yet */
             uint32_t checksum = number32(p + 44);
             if ((found = block_true(t, &x, at, length, records, checksum))) {
                 bool beyond = target - first >= records;
