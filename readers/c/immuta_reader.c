@@ -225,6 +225,11 @@ static int log_count(const struct immuta_c_tailer *t, uint64_t *count, uint64_t 
     }
 }
 
+static int fell(const struct immuta_c_tailer *t, uint64_t count)
+{
+    return fail(IMMUTA_C_DAMAGED, 0, t->path, 0, 0, "it has %" PRIu64 " records now, and %" PRIu64 " were there before", count, t->sequence);
+}
+
 static int writer_locks(const struct immuta_c_tailer *t, bool *held)
 {
     struct flock lock = { .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = (off_t)LIVE, .l_len = 1 };
@@ -369,11 +374,19 @@ static int upkeep(struct immuta_c_tailer *t, int64_t now)
         t->replaced = errno == ENOENT || errno == ENOTDIR;
     } else {
         t->replaced = st.st_dev != t->device || st.st_ino != t->inode;
-        if (!t->replaced && t->position > 8 && (uint64_t)st.st_size < t->position)
-            return damaged(t, "the file was cut to %ju bytes, and more were read", (uintmax_t)st.st_size);
     }
-    if (t->replaced)
+    if (t->replaced) {
         page_drop(t);
+        return IMMUTA_C_OK;
+    }
+    uint64_t count, size; /* a page tells nothing of a file that was cut, or written over, under a living writer */
+    int status = log_count(t, &count, &size);
+    if (status != IMMUTA_C_OK)
+        return status;
+    if (count < t->sequence)
+        return fell(t, count);
+    if (t->position > 8 && size < t->position)
+        return fail(IMMUTA_C_DAMAGED, 0, t->path, 0, 0, "the file was cut to %" PRIu64 " bytes, and %" PRIu64 " were there before", size, t->position);
     return IMMUTA_C_OK;
 }
 
@@ -395,7 +408,7 @@ static int refresh(struct immuta_c_tailer *t)
     if (status != IMMUTA_C_OK)
         return status;
     if (count < t->sequence)
-        return damaged(t, "the log has %" PRIu64 " records now, fewer than were read", count);
+        return fell(t, count);
     t->on_page = false;
     if (count != t->count) {
         t->left = 0; /* bytes that were read before the count that covers them may have been others */
@@ -765,7 +778,9 @@ static int advance(struct immuta_c_tailer *t, struct immuta_c_record *record)
         int status = IMMUTA_C_OK;
         if (!t->replaced && (now - t->upkeep_at >= UPKEEP || state == CLOSED || state == SUPERSEDED))
             status = upkeep(t, now);
-        if (status == IMMUTA_C_OK)
+        if (status != IMMUTA_C_OK)
+            t->upkeep_at = INT64_MIN / 2; /* the next call finds it again */
+        else
             status = refresh(t);
         if (status != IMMUTA_C_OK)
             return status;
