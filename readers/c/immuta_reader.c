@@ -72,7 +72,8 @@ struct immuta_c_tailer {
     ino_t page_inode;
     uint64_t heartbeat, page_end; /* as of the last look */
     int64_t moved_at;             /* when one of them was last found another */
-    bool moved, follows;          /* moved since it was first seen; the page says how far the log goes */
+    bool moved, follows;          /* moved since it was first seen or given up; the page says how far the log goes */
+    bool given_up;                /* its writer had ended, or was another: a young heartbeat proves nothing any more */
     bool replaced;
     int64_t upkeep_at;
 
@@ -289,7 +290,22 @@ static bool page_fits(const struct immuta_c_tailer *t)
 {
     uint64_t count, end, log_records, log_bytes;
     return page_pair(t, &count, &end) && end >= 8 && acquire(t->page + CP_END) >= 8 && /* first the page: the log is ahead of it */
-           read_count(t, &log_records, &log_bytes) == TRUE_COUNT && count <= log_records && end <= log_bytes;
+           read_count(t, &log_records, &log_bytes) == TRUE_COUNT && count <= log_records && end <= (log_bytes ? log_bytes : 8);
+}
+
+/* From here on it is to move anew. */
+static void page_seen(struct immuta_c_tailer *t)
+{
+    t->heartbeat = acquire(t->page + CP_HEARTBEAT);
+    t->page_end = acquire(t->page + CP_END);
+    t->moved = false;
+}
+
+static void page_give_up(struct immuta_c_tailer *t)
+{
+    page_seen(t);
+    t->given_up = true;
+    t->follows = false;
 }
 
 /* The page that has the name now: t->page, or NULL where there is none that may be believed. */
@@ -303,7 +319,7 @@ static void page_find(struct immuta_c_tailer *t)
     if (!page)
         return;
     bool ours = acquire(page) == number((const unsigned char *)"immutaCP") && acquire(page + 8) == 1 && acquire(page + 16) == PAGE &&
-                acquire(page + 24) == t->device && acquire(page + 32) == t->inode && acquire(page + 40) == t->birth_ns &&
+                acquire(page + 24) == t->device && acquire(page + 32) == t->inode && (acquire(page + 40) == t->birth_ns || acquire(page + 40) == 0) &&
                 acquire(page + 48) == t->boot[0] && acquire(page + 56) == t->boot[1] && (t->boot[0] | t->boot[1]);
     t->page = page;
     if (!ours || !page_fits(t)) {
@@ -312,9 +328,8 @@ static void page_find(struct immuta_c_tailer *t)
     }
     t->page_device = st.st_dev;
     t->page_inode = st.st_ino;
-    t->heartbeat = acquire(page + CP_HEARTBEAT);
-    t->page_end = acquire(page + CP_END);
-    t->moved = false;
+    page_seen(t);
+    t->given_up = false;
     t->moved_at = clock_ns();
 }
 
@@ -340,7 +355,7 @@ static bool page_beats(struct immuta_c_tailer *t, int64_t now)
         t->moved = true;
         t->moved_at = now;
     }
-    return (t->moved && now - t->moved_at < DEAD) || (uint64_t)now - heartbeat < (uint64_t)DEAD; /* one of the future wraps around */
+    return (t->moved && now - t->moved_at < DEAD) || (!t->given_up && (uint64_t)now - heartbeat < (uint64_t)DEAD); /* one of the future wraps around */
 }
 
 /* Looks the page's name up, and decides whether it, or the count in the log, says how far the log goes. */
@@ -352,13 +367,14 @@ static void look(struct immuta_c_tailer *t, int64_t now)
         return;
     bool beats = page_beats(t, now);
     if (writer_locks(t, &held) != IMMUTA_C_OK || !held) {
-        t->follows = t->moved = false;
+        page_give_up(t);
     } else if (!t->follows) {
-        t->follows = beats && page_fits(t);
+        uint64_t state = acquire(t->page + CP_STATE);
+        t->follows = beats && (state == OPEN || state == FAILED) && page_fits(t);
     } else if (now - t->moved_at >= DEAD) {
         uint64_t count, end, log_records, log_bytes;
         if (!page_pair(t, &count, &end) || read_count(t, &log_records, &log_bytes) != TRUE_COUNT || log_records > count)
-            t->follows = t->moved = false; /* a writer without a page of its own is at work behind a dead one's */
+            page_give_up(t); /* a writer without a page of its own is at work behind a dead one's */
     }
     if (t->follows)
         bell_find(t);
