@@ -68,6 +68,7 @@ struct immuta_c_tailer {
 
     const unsigned char *page; /* the believed control page that had the name at the last look, or NULL */
     unsigned char *bell;       /* its doorbell, or NULL */
+    bool sleepless;            /* the system refuses the futex: no doorbell is any use */
     dev_t page_device;
     ino_t page_inode;
     uint64_t heartbeat, page_end; /* as of the last look */
@@ -336,7 +337,7 @@ static void page_find(struct immuta_c_tailer *t)
 static void bell_find(struct immuta_c_tailer *t)
 {
     struct stat st;
-    unsigned char *bell = t->bell ? NULL : map_control(t, ".bell", true, &st);
+    unsigned char *bell = t->bell || t->sleepless ? NULL : map_control(t, ".bell", true, &st);
     if (!bell)
         return;
     if (acquire(bell) == number((const unsigned char *)"immutaDB") && acquire(bell + 8) == 1 && acquire(bell + 16) == acquire(t->page + 80))
@@ -825,7 +826,11 @@ static void doze(struct immuta_c_tailer *t, int64_t limit, int64_t *interval)
     if (acquire(t->page + CP_COMMIT) != commit)
         return;
     struct timespec time = interval_of(limit < SLICE ? limit : SLICE);
-    syscall(SYS_futex, t->page + CP_COMMIT, FUTEX_WAIT, (uint32_t)commit, &time, NULL, 0);
+    if (syscall(SYS_futex, t->page + CP_COMMIT, FUTEX_WAIT, (uint32_t)commit, &time, NULL, 0) != 0 && errno != EAGAIN && errno != EINTR && errno != ETIMEDOUT) {
+        munmap(t->bell, PAGE); /* a sandbox, most likely; without a sleep this would be a busy loop */
+        t->bell = NULL;
+        t->sleepless = true;
+    }
 }
 
 static int wait_next(struct immuta_c_tailer *t, int64_t limit, struct immuta_c_record *record)

@@ -43,6 +43,7 @@ type source struct {
 
 	page                mapping // the believed one that had the name at the last look, or nil
 	bell                []byte
+	sleepless           bool   // the system refuses the futex: no doorbell is any use
 	heartbeat, pageEnd  uint64 // as of the last look
 	movedAt             int64  // when one of them was last found another
 	moved               bool   // since the page was first seen, or given up
@@ -175,7 +176,7 @@ func (s *source) giveUp() {
 }
 
 func (s *source) findBell() {
-	if s.bell != nil {
+	if s.bell != nil || s.sleepless {
 		return
 	}
 	bell, _ := s.mapControl(".bell", true)
@@ -245,8 +246,9 @@ func (s *source) sleepOn(position uint64, limit time.Duration) {
 			break
 		}
 	}
-	if s.page.at(cpCommit) == commit {
-		sleep(s.page, cpCommit, uint32(commit), limit)
+	if s.page.at(cpCommit) == commit && !sleep(s.page, cpCommit, uint32(commit), limit) {
+		syscall.Munmap(s.bell) // a sandbox, most likely; without a sleep this would be a busy loop
+		s.bell, s.sleepless = nil, true
 	}
 }
 

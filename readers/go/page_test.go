@@ -177,6 +177,22 @@ func TestDoesWithoutADoorbell(t *testing.T) {
 	l.check(*word(l.bell, 128) == 0, "nothing is announced")
 }
 
+// Where the system refuses the futex, as a sandbox may, it looks from time to time, and announces no sleep any more.
+func TestDoesWithoutTheFutex(t *testing.T) {
+	defer func(number uintptr) { futex = number }(futex)
+	futex = 1 << 20 // ENOSYS
+	l := newLog(t)
+	l.lock()
+	l.begin(7)
+	tailer := l.tail(End)
+	l.idles(tailer, 150*time.Millisecond)
+	atomic.StoreUint64(word(l.bell, 128), 0)
+	l.idles(tailer, 250*time.Millisecond)
+	l.check(*word(l.bell, 128) == 0, "it tries no more")
+	l.add(5)
+	l.gives(tailer, 0, 5)
+}
+
 // The tailer goes on over a writer's close and kill, and over the next one's page, without being opened again.
 func TestSurvivesRestarts(t *testing.T) {
 	l := newLog(t)
