@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
 	"os"
 	"os/exec"
@@ -111,6 +112,21 @@ func TestPrintsAndEnds(t *testing.T) {
 	out, err := command.CombinedOutput()
 	if err != nil || string(out) != lineA {
 		t.Errorf("follow | head: %v %q", err, out)
+	}
+}
+
+// By the shell's wrapper: the runtime has opened /dev/null before a Go program can see that.
+func TestFailsWithoutAnOutput(t *testing.T) {
+	log := filepath.Join(t.TempDir(), "log")
+	write(t, log, false, "a")
+	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute) // it may have to be built
+	defer cancel()
+	command := exec.CommandContext(ctx, "sh", "-c", `../../follow "$0" --count 1 >&-`, log)
+	var stderr strings.Builder
+	command.Stderr = &stderr
+	command.Run()
+	if code := command.ProcessState.ExitCode(); code != 1 || !strings.Contains(stderr.String(), "follow: write") {
+		t.Errorf("%d %q", code, &stderr)
 	}
 }
 
