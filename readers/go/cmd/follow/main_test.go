@@ -80,11 +80,11 @@ func TestPrintsAndEnds(t *testing.T) {
 		stderr string
 	}{
 		{log + " --count 3", 0, all, ""},
-		{"--skip 2 " + log + " --timeout 0.05", 6, line9, ""},
-		{log + " --timeout 0", 6, all, ""},
+		{"--skip 2 " + log + " --timeout 0.25", 6, line9, log + ": no record within 250ms"},
+		{log + " --timeout 0", 6, all, log + ": no record within 0s"},
 		{log + " --count 0", 0, "", ""},
 		{none + " --count 0", 0, "", ""},
-		{log + " --skip 9 --count 1 --timeout 0.05", 6, "", ""},
+		{log + " --skip 9 --count 1 --timeout 0.05", 6, "", log + ": no record within 50ms"},
 		{none, 3, "", none},
 		{none + " --timeout 0.05", 3, "", none},
 		{dir, 1, "", dir},
@@ -108,10 +108,28 @@ func TestPrintsAndEnds(t *testing.T) {
 			t.Errorf("follow %s: %d %q %q", c.args, code, &stdout, &stderr)
 		}
 	}
-	command := program(t, `"$0" "$1" | head -n 1`, log) // a reader that leaves ends it, though it waits for a record
+	command := program(t, `{ "$0" "$1"; echo "ends with $?" >&2; } | head -n 1`, log) // a reader that leaves ends it, though it waits for a record
 	out, err := command.CombinedOutput()
-	if err != nil || string(out) != lineA {
+	if err != nil || string(out) != lineA+"ends with 0\n" {
 		t.Errorf("follow | head: %v %q", err, out)
+	}
+}
+
+// A reader that leaves before it has read anything: the program finds it out as it writes.
+func TestEndsWhereNobodyReads(t *testing.T) {
+	log := filepath.Join(t.TempDir(), "log")
+	write(t, log, false, "a")
+	reads, writes, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	reads.Close()
+	defer writes.Close()
+	command := program(t, "", log)
+	var stderr strings.Builder
+	command.Stdout, command.Stderr = writes, &stderr
+	if err := command.Run(); err != nil || stderr.Len() > 0 {
+		t.Errorf("%v %q", err, &stderr)
 	}
 }
 
