@@ -17,7 +17,7 @@ static const char USAGE[] = "usage: follow LOG [--skip N] [--count N] [--timeout
                             "  --skip N           begin with record N\n"
                             "  --count N          end after N records\n"
                             "  --timeout SECONDS  end when no record came for so long; wait so long for LOG to appear\n"
-                            "exit status: 0 after N records, 2 wrong arguments, 3 no log, 5 damage, 6 timeout, 1 anything else\n";
+                            "exit status: 0 after N records or once nobody reads the output, 2 wrong arguments, 3 no log, 5 damage, 6 timeout, 1 anything else\n";
 
 enum { BATCH = 256, LINE = 64, FLUSH = 64 << 10, TURN = 200000000 /* ns */ };
 
@@ -74,6 +74,8 @@ static void flush(void)
             _exit(128 + stopped_by); /* nobody takes it */
         if (n < 0 && errno == EINTR)
             continue;
+        if (n < 0 && errno == EPIPE)
+            _exit(0); /* nobody reads it any more */
         if (n < 0) {
             fprintf(stderr, "follow: writing: %s\n", strerror(errno));
             exit(1);
@@ -94,7 +96,7 @@ static int wait_batch(immuta_c_tailer *tailer, int64_t limit, size_t most, size_
         limit -= limit < 0 ? 0 : turn;
         struct pollfd output = { .fd = STDOUT_FILENO };
         if (poll(&output, 1, 0) == 1 && output.revents & POLLERR)
-            raise(SIGPIPE);
+            _exit(0);
     }
 }
 
@@ -150,14 +152,16 @@ static int64_t seconds(const char *option, const char *text)
     return s < 9e9 ? (int64_t)(s * 1e9) : INT64_MAX;
 }
 
-static int ended(void)
+static int ended(const char *path, int64_t timeout)
 {
     const struct immuta_c_error *error = immuta_c_last_error();
     flush();
     if (error->status == IMMUTA_C_STOPPED)
         return 128 + stopped_by;
-    if (error->status == IMMUTA_C_TIMED_OUT)
+    if (error->status == IMMUTA_C_TIMED_OUT) { /* the message would be of a turn */
+        fprintf(stderr, "follow: %s: no record within %g s\n", path, (double)timeout / 1e9);
         return 6;
+    }
     fprintf(stderr, "follow: %s\n", error->message);
     switch (error->status) {
     case IMMUTA_C_NOT_FOUND:
@@ -199,13 +203,13 @@ int main(int argc, char **argv)
     struct sigaction action = { .sa_handler = on_signal };
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
-    signal(SIGPIPE, SIG_DFL); /* a reader of our output that leaves ends us, quietly */
+    signal(SIGPIPE, SIG_IGN); /* a reader of our output that leaves ends us quietly, and without an error: it has what it wanted */
 
     immuta_c_reader *reader;
     immuta_c_tailer *tailer;
     struct immuta_c_options options = { .wait_for_log = timeout > 0 ? timeout : 0 };
     if (immuta_c_reader_open(path, &options, &reader) || immuta_c_reader_tail(reader, IMMUTA_C_SEQUENCE, skip, &tailer))
-        return ended();
+        return ended(path, timeout);
     stoppable = tailer;
     int status;
     do {
@@ -219,7 +223,7 @@ int main(int argc, char **argv)
             print(records + i);
         left -= counted ? n : 0;
     } while (status == IMMUTA_C_OK && left > 0);
-    int code = status == IMMUTA_C_OK ? 0 : ended();
+    int code = status == IMMUTA_C_OK ? 0 : ended(path, timeout);
     flush();
     stoppable = NULL;
     immuta_c_tailer_close(tailer);

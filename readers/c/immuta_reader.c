@@ -68,11 +68,13 @@ struct immuta_c_tailer {
 
     const unsigned char *page; /* the believed control page that had the name at the last look, or NULL */
     unsigned char *bell;       /* its doorbell, or NULL */
+    bool sleepless;            /* the system refuses the futex: no doorbell is any use */
     dev_t page_device;
     ino_t page_inode;
     uint64_t heartbeat, page_end; /* as of the last look */
     int64_t moved_at;             /* when one of them was last found another */
-    bool moved, follows;          /* moved since it was first seen; the page says how far the log goes */
+    bool moved, follows;          /* moved since it was first seen or given up; the page says how far the log goes */
+    bool given_up;                /* its writer had ended, or was another: a young heartbeat proves nothing any more */
     bool replaced;
     int64_t upkeep_at;
 
@@ -225,6 +227,11 @@ static int log_count(const struct immuta_c_tailer *t, uint64_t *count, uint64_t 
     }
 }
 
+static int fell(const struct immuta_c_tailer *t, uint64_t count)
+{
+    return fail(IMMUTA_C_DAMAGED, 0, t->path, 0, 0, "it has %" PRIu64 " records now, and %" PRIu64 " were there before", count, t->sequence);
+}
+
 static int writer_locks(const struct immuta_c_tailer *t, bool *held)
 {
     struct flock lock = { .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = (off_t)LIVE, .l_len = 1 };
@@ -284,7 +291,22 @@ static bool page_fits(const struct immuta_c_tailer *t)
 {
     uint64_t count, end, log_records, log_bytes;
     return page_pair(t, &count, &end) && end >= 8 && acquire(t->page + CP_END) >= 8 && /* first the page: the log is ahead of it */
-           read_count(t, &log_records, &log_bytes) == TRUE_COUNT && count <= log_records && end <= log_bytes;
+           read_count(t, &log_records, &log_bytes) == TRUE_COUNT && count <= log_records && end <= (log_bytes ? log_bytes : 8);
+}
+
+/* From here on it is to move anew. */
+static void page_seen(struct immuta_c_tailer *t)
+{
+    t->heartbeat = acquire(t->page + CP_HEARTBEAT);
+    t->page_end = acquire(t->page + CP_END);
+    t->moved = false;
+}
+
+static void page_give_up(struct immuta_c_tailer *t)
+{
+    page_seen(t);
+    t->given_up = true;
+    t->follows = false;
 }
 
 /* The page that has the name now: t->page, or NULL where there is none that may be believed. */
@@ -298,7 +320,7 @@ static void page_find(struct immuta_c_tailer *t)
     if (!page)
         return;
     bool ours = acquire(page) == number((const unsigned char *)"immutaCP") && acquire(page + 8) == 1 && acquire(page + 16) == PAGE &&
-                acquire(page + 24) == t->device && acquire(page + 32) == t->inode && acquire(page + 40) == t->birth_ns &&
+                acquire(page + 24) == t->device && acquire(page + 32) == t->inode && (acquire(page + 40) == t->birth_ns || acquire(page + 40) == 0) &&
                 acquire(page + 48) == t->boot[0] && acquire(page + 56) == t->boot[1] && (t->boot[0] | t->boot[1]);
     t->page = page;
     if (!ours || !page_fits(t)) {
@@ -307,16 +329,15 @@ static void page_find(struct immuta_c_tailer *t)
     }
     t->page_device = st.st_dev;
     t->page_inode = st.st_ino;
-    t->heartbeat = acquire(page + CP_HEARTBEAT);
-    t->page_end = acquire(page + CP_END);
-    t->moved = false;
+    page_seen(t);
+    t->given_up = false;
     t->moved_at = clock_ns();
 }
 
 static void bell_find(struct immuta_c_tailer *t)
 {
     struct stat st;
-    unsigned char *bell = t->bell ? NULL : map_control(t, ".bell", true, &st);
+    unsigned char *bell = t->bell || t->sleepless ? NULL : map_control(t, ".bell", true, &st);
     if (!bell)
         return;
     if (acquire(bell) == number((const unsigned char *)"immutaDB") && acquire(bell + 8) == 1 && acquire(bell + 16) == acquire(t->page + 80))
@@ -335,7 +356,7 @@ static bool page_beats(struct immuta_c_tailer *t, int64_t now)
         t->moved = true;
         t->moved_at = now;
     }
-    return (t->moved && now - t->moved_at < DEAD) || (uint64_t)now - heartbeat < (uint64_t)DEAD; /* one of the future wraps around */
+    return (t->moved && now - t->moved_at < DEAD) || (!t->given_up && (uint64_t)now - heartbeat < (uint64_t)DEAD); /* one of the future wraps around */
 }
 
 /* Looks the page's name up, and decides whether it, or the count in the log, says how far the log goes. */
@@ -347,13 +368,14 @@ static void look(struct immuta_c_tailer *t, int64_t now)
         return;
     bool beats = page_beats(t, now);
     if (writer_locks(t, &held) != IMMUTA_C_OK || !held) {
-        t->follows = t->moved = false;
+        page_give_up(t);
     } else if (!t->follows) {
-        t->follows = beats && page_fits(t);
+        uint64_t state = acquire(t->page + CP_STATE);
+        t->follows = beats && (state == OPEN || state == FAILED) && page_fits(t);
     } else if (now - t->moved_at >= DEAD) {
         uint64_t count, end, log_records, log_bytes;
         if (!page_pair(t, &count, &end) || read_count(t, &log_records, &log_bytes) != TRUE_COUNT || log_records > count)
-            t->follows = t->moved = false; /* a writer without a page of its own is at work behind a dead one's */
+            page_give_up(t); /* a writer without a page of its own is at work behind a dead one's */
     }
     if (t->follows)
         bell_find(t);
@@ -369,11 +391,19 @@ static int upkeep(struct immuta_c_tailer *t, int64_t now)
         t->replaced = errno == ENOENT || errno == ENOTDIR;
     } else {
         t->replaced = st.st_dev != t->device || st.st_ino != t->inode;
-        if (!t->replaced && t->position > 8 && (uint64_t)st.st_size < t->position)
-            return damaged(t, "the file was cut to %ju bytes, and more were read", (uintmax_t)st.st_size);
     }
-    if (t->replaced)
+    if (t->replaced) {
         page_drop(t);
+        return IMMUTA_C_OK;
+    }
+    uint64_t count, size; /* a page tells nothing of a file that was cut, or written over, under a living writer */
+    int status = log_count(t, &count, &size);
+    if (status != IMMUTA_C_OK)
+        return status;
+    if (count < t->sequence)
+        return fell(t, count);
+    if (t->position > 8 && size < t->position)
+        return fail(IMMUTA_C_DAMAGED, 0, t->path, 0, 0, "the file was cut to %" PRIu64 " bytes, and %" PRIu64 " were there before", size, t->position);
     return IMMUTA_C_OK;
 }
 
@@ -395,7 +425,7 @@ static int refresh(struct immuta_c_tailer *t)
     if (status != IMMUTA_C_OK)
         return status;
     if (count < t->sequence)
-        return damaged(t, "the log has %" PRIu64 " records now, fewer than were read", count);
+        return fell(t, count);
     t->on_page = false;
     if (count != t->count) {
         t->left = 0; /* bytes that were read before the count that covers them may have been others */
@@ -640,8 +670,8 @@ static bool index_find(struct immuta_c_tailer *t, uint64_t target, uint64_t coun
             if (!p || p[40] != 1) /* a writer's beginning is no place to rely on: nothing bears it out */
                 continue;
             uint64_t first = number(p), at = number(p + 8), length = number(p + 16), records = number(p + 24);
-            if (first > count || records > count - first || at < 8 || at > end || length > end - at || length < 8 || records == 0 || records > length / 8)
-                continue; /* covers nothing, or what may not be read yet */
+            if (first > target || first > count || records > count - first || at < 8 || at > end || length > end - at || length < 8 || records == 0 || records > length / 8)
+                continue; /* not in order, covers nothing, or what may not be read yet */
             uint32_t checksum = number32(p + 44);
             if ((found = block_true(t, &x, at, length, records, checksum))) {
                 bool beyond = target - first >= records;
@@ -765,7 +795,9 @@ static int advance(struct immuta_c_tailer *t, struct immuta_c_record *record)
         int status = IMMUTA_C_OK;
         if (!t->replaced && (now - t->upkeep_at >= UPKEEP || state == CLOSED || state == SUPERSEDED))
             status = upkeep(t, now);
-        if (status == IMMUTA_C_OK)
+        if (status != IMMUTA_C_OK)
+            t->upkeep_at = INT64_MIN / 2; /* the next call finds it again */
+        else
             status = refresh(t);
         if (status != IMMUTA_C_OK)
             return status;
@@ -794,7 +826,11 @@ static void doze(struct immuta_c_tailer *t, int64_t limit, int64_t *interval)
     if (acquire(t->page + CP_COMMIT) != commit)
         return;
     struct timespec time = interval_of(limit < SLICE ? limit : SLICE);
-    syscall(SYS_futex, t->page + CP_COMMIT, FUTEX_WAIT, (uint32_t)commit, &time, NULL, 0);
+    if (syscall(SYS_futex, t->page + CP_COMMIT, FUTEX_WAIT, (uint32_t)commit, &time, NULL, 0) != 0 && errno != EAGAIN && errno != EINTR && errno != ETIMEDOUT) {
+        munmap(t->bell, PAGE); /* a sandbox, most likely; without a sleep this would be a busy loop */
+        t->bell = NULL;
+        t->sleepless = true;
+    }
 }
 
 static int wait_next(struct immuta_c_tailer *t, int64_t limit, struct immuta_c_record *record)

@@ -37,7 +37,7 @@ enum immuta_c_status {
 struct immuta_c_error {
     enum immuta_c_status status;
     int system_error;   /* errno of IMMUTA_C_SYSTEM and IMMUTA_C_NOT_FOUND, else 0 */
-    uint64_t position;  /* of the size field concerned, in bytes; 0 where the count at the log's beginning is wrong */
+    uint64_t position;  /* of the size field concerned, in bytes; 0 where the count at the log's beginning is wrong, or fell, or the file was cut */
     uint64_t sequence;  /* of that record */
     char message[5120]; /* for people: path, position and what is wrong */
 };

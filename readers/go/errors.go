@@ -28,7 +28,7 @@ var (
 type Error struct {
 	Kind     error  // one of ErrNotFound ... ErrStopped; nil where the system, or a context, is the cause
 	Path     string // as it was given
-	Position uint64 // of the size field concerned, in bytes; 0 where the count at the log's beginning is wrong
+	Position uint64 // of the size field concerned, in bytes; 0 where the count at the log's beginning is wrong, or fell, or the file was cut
 	Sequence uint64 // of that record
 	Detail   string // what is wrong, for people
 	Err      error  // the cause, or nil

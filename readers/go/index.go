@@ -131,8 +131,8 @@ func (t *Tailer) find(target, count, end uint64) (sequence, position uint64, ok 
 			continue
 		}
 		first, at, length, records := field(p, 0), field(p, 8), field(p, 16), field(p, 24)
-		if first > count || records > count-first || at < 8 || at > end || length > end-at || length < 8 || records == 0 || records > length/8 {
-			continue // covers nothing, or what may not be read yet
+		if first > target || first > count || records > count-first || at < 8 || at > end || length > end-at || length < 8 || records == 0 || records > length/8 {
+			continue // not in order, covers nothing, or what may not be read yet
 		}
 		if !t.bearsOut(at, length, records, binary.LittleEndian.Uint32(p[44:])) {
 			break

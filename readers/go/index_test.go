@@ -139,3 +139,11 @@ func TestIndexIsIgnored(t *testing.T) {
 		is(walked, "a directory")
 	}
 }
+
+// A block, and behind it entries that cover nothing and come before it: stepping back from them leads to a block beyond the target.
+func TestIndexIsOutOfOrder(t *testing.T) {
+	l := indexed(t, false)
+	empty := func(first uint64) [7]uint64 { return [7]uint64{first, 8 + 24*first, 0, 0, 44, 1, 0} }
+	l.index(true, l.header(l.inode, l.birth), l.block(1900, 8+24*1900, 24*50, 50), empty(500), empty(510))
+	l.check(l.found(1500) && l.found(2500), "both are found")
+}

@@ -43,9 +43,11 @@ type source struct {
 
 	page                mapping // the believed one that had the name at the last look, or nil
 	bell                []byte
+	sleepless           bool   // the system refuses the futex: no doorbell is any use
 	heartbeat, pageEnd  uint64 // as of the last look
 	movedAt             int64  // when one of them was last found another
-	moved               bool   // since the page was first seen
+	moved               bool   // since the page was first seen, or given up
+	givenUp             bool   // its writer had ended, or was another: a young heartbeat proves nothing any more
 	follows             bool   // the page says how far the log goes
 	pageDevice, pageIno uint64
 }
@@ -130,7 +132,7 @@ func (s *source) fits() bool {
 		return false
 	}
 	records, size, ok, err := readCount(s.file)
-	return err == nil && ok && count <= records && end <= size
+	return err == nil && ok && count <= records && (end <= size || (end == 8 && size == 0))
 }
 
 func magic(text string) uint64 {
@@ -153,18 +155,28 @@ func (s *source) findPage() {
 	p := mapping(bytes)
 	s.page = p
 	ours := p.at(0) == magic("immutaCP") && p.at(8) == 1 && p.at(16) == pageBytes && p.at(24) == s.device && p.at(32) == s.inode &&
-		p.at(40) == s.birthNs && p.at(48) == s.boot[0] && p.at(56) == s.boot[1] && s.boot != [2]uint64{}
+		(p.at(40) == s.birthNs || p.at(40) == 0) && p.at(48) == s.boot[0] && p.at(56) == s.boot[1] && s.boot != [2]uint64{}
 	if !ours || !s.fits() {
 		s.drop()
 		return
 	}
 	s.pageDevice, s.pageIno = uint64(stat.Dev), stat.Ino
-	s.heartbeat, s.pageEnd = p.at(cpHeartbeat), p.at(cpEnd)
-	s.moved, s.movedAt = false, monotonic()
+	s.seen()
+	s.givenUp, s.movedAt = false, monotonic()
+}
+
+// seen: from here on the page is to move anew.
+func (s *source) seen() {
+	s.heartbeat, s.pageEnd, s.moved = s.page.at(cpHeartbeat), s.page.at(cpEnd), false
+}
+
+func (s *source) giveUp() {
+	s.seen()
+	s.givenUp, s.follows = true, false
 }
 
 func (s *source) findBell() {
-	if s.bell != nil {
+	if s.bell != nil || s.sleepless {
 		return
 	}
 	bell, _ := s.mapControl(".bell", true)
@@ -183,7 +195,7 @@ func (s *source) beats(now int64) bool {
 	if heartbeat != s.heartbeat || end != s.pageEnd {
 		s.heartbeat, s.pageEnd, s.moved, s.movedAt = heartbeat, end, true, now
 	}
-	return (s.moved && now-s.movedAt < int64(dead)) || uint64(now)-heartbeat < uint64(dead) // one of the future wraps around
+	return (s.moved && now-s.movedAt < int64(dead)) || (!s.givenUp && uint64(now)-heartbeat < uint64(dead)) // one of the future wraps around
 }
 
 // look looks the page's name up, and decides whether it, or the count in the log, says how far the log goes.
@@ -196,14 +208,15 @@ func (s *source) look(now int64) {
 	held, err := locked(s.file)
 	switch {
 	case err != nil || !held:
-		s.follows, s.moved = false, false
+		s.giveUp()
 	case !s.follows:
-		s.follows = beats && s.fits()
+		state := s.page.at(cpState)
+		s.follows = beats && (state == stateOpen || state == stateFailed) && s.fits()
 	case now-s.movedAt >= int64(dead):
 		count, _, ok := s.page.pair()
 		records, _, believed, err := readCount(s.file)
 		if !ok || err != nil || !believed || records > count {
-			s.follows, s.moved = false, false // a writer without a page of its own is at work behind a dead one's
+			s.giveUp() // a writer without a page of its own is at work behind a dead one's
 		}
 	}
 	if s.follows {
@@ -233,8 +246,9 @@ func (s *source) sleepOn(position uint64, limit time.Duration) {
 			break
 		}
 	}
-	if s.page.at(cpCommit) == commit {
-		sleep(s.page, cpCommit, uint32(commit), limit)
+	if s.page.at(cpCommit) == commit && !sleep(s.page, cpCommit, uint32(commit), limit) {
+		syscall.Munmap(s.bell) // a sandbox, most likely; without a sleep this would be a busy loop
+		s.bell, s.sleepless = nil, true
 	}
 }
 

@@ -34,6 +34,13 @@ func TestBelievesOnlyItsPage(t *testing.T) {
 		l.set(wrong.at, right)
 		l.check(l.followsPage(), "it is followed again")
 	}
+	l.set(40, 0)
+	l.check(l.followsPage(), "it does not know when the log was created")
+	for state, follows := range map[uint64]bool{stateOpen: true, stateClosed: false, stateFailed: true, stateSuperseded: false} {
+		l.set(128, state)
+		l.check(l.followsPage() == follows, "with state %d it is followed: %v", state, follows)
+	}
+	l.set(128, stateOpen)
 	name := l.name("")
 	l.ok(os.Rename(name, name+".other"))
 	l.ok(os.Symlink(name+".other", name))
@@ -77,6 +84,45 @@ func TestFollowsOnlyTheLiving(t *testing.T) {
 	begun := time.Now()
 	l.gives(tailer, l.count-1, 1)
 	l.check(time.Since(begun) > time.Second, "after a while")
+}
+
+func TestBelievesThePageOfAnEmptyLog(t *testing.T) {
+	l := newLog(t)
+	l.cut(0)
+	l.lock()
+	l.begin(7)
+	tailer := l.tail(Beginning)
+	l.put(1)
+	l.store()
+	l.nothing(tailer) // the page says nothing of it yet
+	l.publish()
+	l.gives(tailer, 0, 1)
+}
+
+// A writer dies, and one without a page begins while the dead one's heartbeat is young.
+func TestDoesNotGoBackToADeadPage(t *testing.T) {
+	l := newLog(t)
+	l.lock()
+	l.begin(7)
+	l.add(1)
+	tailer := l.tail(End)
+	page, bell := l.page, l.bell
+	l.page, l.bell = nil, nil
+	l.die()
+	l.page, l.bell = page, bell
+	l.idles(tailer, 150*time.Millisecond) // it sees that
+	l.lock()
+	l.idles(tailer, 150*time.Millisecond)
+	l.put(2)
+	l.store()
+	record, ok, err := tailer.TryNext()
+	l.check(ok && err == nil, "it follows the count: %v", err)
+	l.same(record, 1, 2)
+	l.set(256, *word(l.page, 256)+1) // not dead after all
+	l.idles(tailer, 150*time.Millisecond)
+	l.put(3)
+	l.store()
+	l.nothing(tailer)
 }
 
 // Goes to sleep on the futex, and is woken by it: FUTEX_WAKE finds a sleeper.
@@ -129,6 +175,22 @@ func TestDoesWithoutADoorbell(t *testing.T) {
 		<-done
 	}
 	l.check(*word(l.bell, 128) == 0, "nothing is announced")
+}
+
+// Where the system refuses the futex, as a sandbox may, it looks from time to time, and announces no sleep any more.
+func TestDoesWithoutTheFutex(t *testing.T) {
+	defer func(number uintptr) { futex = number }(futex)
+	futex = 1 << 20 // ENOSYS
+	l := newLog(t)
+	l.lock()
+	l.begin(7)
+	tailer := l.tail(End)
+	l.idles(tailer, 150*time.Millisecond)
+	atomic.StoreUint64(word(l.bell, 128), 0)
+	l.idles(tailer, 250*time.Millisecond)
+	l.check(*word(l.bell, 128) == 0, "it tries no more")
+	l.add(5)
+	l.gives(tailer, 0, 5)
 }
 
 // The tailer goes on over a writer's close and kill, and over the next one's page, without being opened again.

@@ -97,10 +97,15 @@ func locked(file *os.File) (bool, error) {
 	return lock.Type != syscall.F_UNLCK, err
 }
 
-// sleep waits on the low half of the number at offset at, as long as it is expected, for at most limit.
-func sleep(mapping []byte, at int, expected uint32, limit time.Duration) {
+// futex is the number of the system call. Tests take it away.
+var futex uintptr = syscall.SYS_FUTEX
+
+// sleep waits on the low half of the number at offset at, as long as it is expected, for at most limit. False: the system
+// does not let us sleep so.
+func sleep(mapping []byte, at int, expected uint32, limit time.Duration) bool {
 	bound := syscall.NsecToTimespec(int64(limit))
-	syscall.Syscall6(syscall.SYS_FUTEX, uintptr(unsafe.Pointer(&mapping[at])), futexWait, uintptr(expected), uintptr(unsafe.Pointer(&bound)), 0, 0)
+	_, _, errno := syscall.Syscall6(futex, uintptr(unsafe.Pointer(&mapping[at])), futexWait, uintptr(expected), uintptr(unsafe.Pointer(&bound)), 0, 0)
+	return errno == 0 || errno == syscall.EAGAIN || errno == syscall.EINTR || errno == syscall.ETIMEDOUT
 }
 
 // pause sleeps by a system call: Go's timers keep its scheduler awake for longer, which an idle follower should not cost.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io/fs"
 	"iter"
 	"os"
@@ -185,15 +186,24 @@ func (t *Tailer) damaged(detail string, args ...any) error {
 	return t.fail(ErrDamaged, detail, args...)
 }
 
+// countDamaged is damage of the count, or of the file as a whole: at position 0.
+func (t *Tailer) countDamaged(detail string, args ...any) error {
+	return &Error{Kind: ErrDamaged, Path: t.log.path, Detail: fmt.Sprintf(detail, args...)}
+}
+
+func (t *Tailer) fell(count uint64) error {
+	return t.countDamaged("it has %d records now, and %d were there before", count, t.sequence)
+}
+
 func (t *Tailer) logCount() (count, size uint64, err error) {
 	count, size, ok, err := readCount(t.log.file)
 	switch {
 	case err != nil:
 		return 0, 0, refused(t.log.path, "reading the count", err)
 	case !ok && size < 8:
-		err = (&Tailer{log: source{path: t.log.path}}).damaged("a file of %d bytes has no count", size)
+		err = t.countDamaged("a file of %d bytes has no count", size)
 	case !ok:
-		err = (&Tailer{log: source{path: t.log.path}}).damaged("a file of %d bytes cannot hold %d records", size, count)
+		err = t.countDamaged("a file of %d bytes cannot hold %d records", size, count)
 	}
 	return count, size, err
 }
@@ -218,7 +228,7 @@ func (t *Tailer) refresh() error {
 		return err
 	}
 	if count < t.sequence {
-		return t.damaged("the log has %d records now, fewer than were read", count)
+		return t.fell(count)
 	}
 	if count != t.count {
 		t.have = t.at // bytes that were read before the count that covers them may have been others
@@ -378,12 +388,20 @@ func (t *Tailer) keepUp(now int64) error {
 	default:
 		raw := stat.Sys().(*syscall.Stat_t)
 		t.replaced = uint64(raw.Dev) != t.log.device || raw.Ino != t.log.inode
-		if !t.replaced && t.position > 8 && uint64(stat.Size()) < t.position {
-			return t.damaged("the file was cut to %d bytes, and more were read", stat.Size())
-		}
 	}
 	if t.replaced {
 		t.log.drop()
+		return nil
+	}
+	// A page tells nothing of a file that was cut, or written over, under a living writer.
+	count, size, err := t.logCount()
+	switch {
+	case err != nil:
+		return err
+	case count < t.sequence:
+		return t.fell(count)
+	case t.position > 8 && size < t.position:
+		return t.countDamaged("the file was cut to %d bytes, and %d were there before", size, t.position)
 	}
 	return nil
 }
@@ -406,6 +424,7 @@ func (t *Tailer) advance() (Record, error) {
 		now, state := monotonic(), t.log.state()
 		if !t.replaced && (now-t.upkeepAt >= int64(upkeep) || state == stateClosed || state == stateSuperseded) {
 			if err := t.keepUp(now); err != nil {
+				t.upkeepAt = -1 << 62 // the next call finds it again
 				return Record{}, err
 			}
 		}

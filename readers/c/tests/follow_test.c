@@ -58,12 +58,34 @@ static void prints_and_ends(void)
     add_text(&log, "123456789"); /* whose checksum the algorithm is known by */
     CHECK(shell(&log, "$F $L --count 3", out, sizeof out) == 0);
     CHECK(!strcmp(out, "0 1 e8b7be43\n1 0 00000000\n2 9 cbf43926\n"));
-    CHECK(shell(&log, "$F --skip 2 $L --timeout 0.05", out, sizeof out) == 6 && !strcmp(out, "2 9 cbf43926\n"));
+    CHECK(shell(&log, "$F --skip 2 $L --timeout 0.25", out, sizeof out) == 6 && !strcmp(out, "2 9 cbf43926\n"));
+    CHECK(said(&log, log.path) && said(&log, ": no record within 0.25 s"));
     CHECK(shell(&log, "$F $L --timeout 0", out, sizeof out) == 6 && strlen(out) == 39);
     CHECK(shell(&log, "$F $L --count 0", out, sizeof out) == 0 && !*out);
     CHECK(shell(&log, "$F $L --skip 9 --count 1 --timeout 0.05", out, sizeof out) == 6 && !*out);
-    CHECK(shell(&log, "$F $L | head -n 1", out, sizeof out) == 0);
-    CHECK(!strcmp(out, "0 1 e8b7be43\n") && !said(&log, "follow"));
+    CHECK(shell(&log, "{ $F $L; echo ends with $? >&2; } | head -n 1", out, sizeof out) == 0);
+    CHECK(!strcmp(out, "0 1 e8b7be43\n") && !said(&log, "follow") && said(&log, "ends with 0\n"));
+    CHECK(shell(&log, "$F $L --count 3 >&-", out, sizeof out) == 1 && said(&log, "follow: writing"));
+    log_end(&log);
+}
+
+/* A reader that leaves before it has read anything: the program finds it out as it writes. */
+static void ends_where_nobody_reads(void)
+{
+    struct log log;
+    int fds[2], status;
+    log_begin(&log);
+    add_text(&log, "a");
+    CHECK(pipe2(fds, O_CLOEXEC) == 0 && close(fds[0]) == 0);
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0) {
+        dup2(fds[1], STDOUT_FILENO);
+        execl("build/follow", "follow", log.path, (char *)NULL);
+        _exit(127);
+    }
+    CHECK(waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    close(fds[1]);
     log_end(&log);
 }
 
@@ -172,6 +194,7 @@ static void waits_for_the_log(void)
 void follow_tests(void (*run)(const char *name, void (*test)(void)))
 {
     run("follow: prints and ends", prints_and_ends);
+    run("follow: ends where nobody reads", ends_where_nobody_reads);
     run("follow: refuses arguments", refuses_arguments);
     run("follow: tells errors apart", tells_errors_apart);
     run("follow: follows and is ended", follows_and_is_ended);

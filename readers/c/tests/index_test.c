@@ -160,9 +160,26 @@ static void is_ignored(void)
     }
 }
 
+/* A block, and behind it entries that cover nothing and come before it: stepping back from them leads to a block beyond the target. */
+static void is_out_of_order(void)
+{
+    static unsigned char bytes[24 * 50];
+    struct log log;
+    make(&log, false);
+    uint64_t position = 8 + 24 * 1900;
+    CHECK(pread(log.fd, bytes, sizeof bytes, (off_t)position) == sizeof bytes);
+    index_begin(&log, log.inode);
+    index_entry(&log, 1900, position, sizeof bytes, 50, 1, crc32c(bytes, sizeof bytes));
+    index_entry(&log, 500, 8 + 24 * 500, 0, 0, 1, 0);
+    index_entry(&log, 510, 8 + 24 * 510, 0, 0, 1, 0);
+    CHECK(get(&log, 1500) == IMMUTA_C_OK && get(&log, 2500) == IMMUTA_C_OK);
+    log_end(&log);
+}
+
 void index_tests(void (*run)(const char *name, void (*test)(void)))
 {
     run("index: is used", is_used);
     run("index: is used for large records", is_used_for_large_records);
     run("index: is ignored where it is not true", is_ignored);
+    run("index: is out of order", is_out_of_order);
 }

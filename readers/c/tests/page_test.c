@@ -2,12 +2,19 @@
 #define _GNU_SOURCE
 #include "support.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/futex.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -60,6 +67,15 @@ static void believes_only_its_page(void)
         page_set(&log, wrong[i].offset, right);
         CHECK(follows_page(&log));
     }
+    page_set(&log, 40, 0); /* it does not know when the log was created */
+    CHECK(follows_page(&log));
+    page_set(&log, STATE, 3);
+    CHECK(follows_page(&log));
+    page_set(&log, STATE, 2);
+    CHECK(!follows_page(&log));
+    page_set(&log, STATE, 4);
+    CHECK(!follows_page(&log));
+    page_set(&log, STATE, 1);
     page_name(&log, "", name);
     snprintf(other, sizeof other, "%s.other", name);
     CHECK(rename(name, other) == 0 && symlink(other, name) == 0);
@@ -104,6 +120,49 @@ static void follows_only_the_living(void)
     int64_t begun = now_ns();
     OK(immuta_c_tailer_next_timeout(tailer, 20000 * MILLI, &record));
     CHECK(now_ns() - begun > 1000 * MILLI);
+    close_both();
+    log_end(&log);
+}
+
+static void believes_the_page_of_an_empty_log(void)
+{
+    struct log log;
+    log_begin(&log);
+    CHECK(ftruncate(log.fd, 0) == 0);
+    log_lock(&log);
+    page_begin(&log, 7);
+    open_and_tail(&log, IMMUTA_C_BEGINNING, 0);
+    log_put(&log, 1);
+    log_store(&log);
+    CHECK(immuta_c_tailer_try_next(tailer, &record) == IMMUTA_C_NONE); /* the page says nothing of it yet */
+    page_publish(&log);
+    OK(immuta_c_tailer_try_next(tailer, &record));
+    close_both();
+    log_end(&log);
+}
+
+/* A writer dies, and one without a page begins while the dead one's heartbeat is young. */
+static void does_not_go_back_to_a_dead_page(void)
+{
+    struct log log;
+    log_begin(&log);
+    log_lock(&log);
+    page_begin(&log, 7);
+    log_add(&log, 1);
+    open_and_tail(&log, IMMUTA_C_END, 0);
+    log_unlock(&log);
+    CHECK(immuta_c_tailer_next_timeout(tailer, 150 * MILLI, &record) == IMMUTA_C_TIMED_OUT); /* it sees that */
+    log_lock(&log);
+    CHECK(immuta_c_tailer_next_timeout(tailer, 150 * MILLI, &record) == IMMUTA_C_TIMED_OUT);
+    log_put(&log, 2);
+    log_store(&log);
+    OK(immuta_c_tailer_try_next(tailer, &record)); /* it follows the count */
+    payload_check(&record, 1, 2);
+    page_set(&log, HEARTBEAT, page_get(log.page + HEARTBEAT) + 1); /* not dead after all */
+    CHECK(immuta_c_tailer_next_timeout(tailer, 150 * MILLI, &record) == IMMUTA_C_TIMED_OUT);
+    log_put(&log, 3);
+    log_store(&log);
+    CHECK(immuta_c_tailer_try_next(tailer, &record) == IMMUTA_C_NONE);
     close_both();
     log_end(&log);
 }
@@ -179,6 +238,41 @@ static void does_without_a_doorbell(void)
         payload_check(&record, i, i);
     }
     CHECK(page_get(log.bell + ANNOUNCED) == 0);
+    close_both();
+    log_end(&log);
+}
+
+/* Where the system refuses the futex, as a sandbox may, it looks from time to time, and announces no sleep any more.
+ * Each test is a process of its own, so that the refusal ends with it. */
+static void does_without_the_futex(void)
+{
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_futex, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[1])),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, FUTEX_WAIT, 0, 1), /* not the private one, which libc and valgrind need */
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = { sizeof filter / sizeof *filter, filter };
+    struct log log;
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0) != 0) {
+        printf("SKIPPED: a system without the futex: there is no seccomp\n");
+        return;
+    }
+    uint32_t word = 0;
+    CHECK(syscall(SYS_futex, &word, FUTEX_WAIT, 1, NULL, NULL, 0) == -1 && errno == EPERM);
+    log_begin(&log);
+    log_lock(&log);
+    page_begin(&log, 7);
+    open_and_tail(&log, IMMUTA_C_END, 0);
+    CHECK(immuta_c_tailer_next_timeout(tailer, 150 * MILLI, &record) == IMMUTA_C_TIMED_OUT);
+    atomic_store((_Atomic uint64_t *)(void *)(log.bell + ANNOUNCED), 0);
+    CHECK(immuta_c_tailer_next_timeout(tailer, 250 * MILLI, &record) == IMMUTA_C_TIMED_OUT);
+    CHECK(page_get(log.bell + ANNOUNCED) == 0);
+    log_add(&log, 5);
+    OK(immuta_c_tailer_next_timeout(tailer, 20000 * MILLI, &record));
+    payload_check(&record, 0, 5);
     close_both();
     log_end(&log);
 }
@@ -370,9 +464,12 @@ static void follows_a_live_writer(void)
 void page_tests(void (*run)(const char *name, void (*test)(void)))
 {
     run("page: believes only its own", believes_only_its_page);
+    run("page: is of an empty log", believes_the_page_of_an_empty_log);
     run("page: follows only the living", follows_only_the_living);
+    run("page: does not go back to a dead one's", does_not_go_back_to_a_dead_page);
     run("page: sleeps and is woken", sleeps_and_is_woken);
     run("page: does without a doorbell", does_without_a_doorbell);
+    run("page: does without the futex", does_without_the_futex);
     run("page: survives restarts", survives_restarts);
     run("page: is superseded", is_superseded);
     run("page: tells who is writing", tells_who_is_writing);

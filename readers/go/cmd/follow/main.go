@@ -21,7 +21,7 @@ Prints "sequence size crc32" for each record of LOG, and waits for more.
   --skip N           begin with record N
   --count N          end after N records
   --timeout SECONDS  end when no record came for so long; wait so long for LOG to appear
-exit status: 0 after N records, 2 wrong arguments, 3 no log, 5 damage, 6 timeout, 1 anything else
+exit status: 0 after N records or once nobody reads the output, 2 wrong arguments, 3 no log, 5 damage, 6 timeout, 1 anything else
 `
 
 const (
@@ -104,16 +104,16 @@ func (o *output) print(r immuta.Record) {
 	}
 }
 
-// flush writes what is buffered. A reader of our output that has left ends us, quietly: by SIGPIPE, which Go leaves to us for
-// the standard output.
+// flush writes what is buffered. A reader of our output that has left ends us quietly, and without an error: it has what it wanted.
 func (o *output) flush() {
 	if len(o.bytes) == 0 {
 		return
 	}
 	if _, err := os.Stdout.Write(o.bytes); err != nil {
-		if !errors.Is(err, syscall.EPIPE) {
-			fmt.Fprintln(os.Stderr, "follow:", err)
+		if errors.Is(err, syscall.EPIPE) {
+			os.Exit(0)
 		}
+		fmt.Fprintln(os.Stderr, "follow:", err)
 		os.Exit(1)
 	}
 	o.bytes = o.bytes[:0]
@@ -148,6 +148,7 @@ func follow(a arguments) int {
 	var stoppable atomic.Pointer[immuta.Tailer]
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	signal.Ignore(syscall.SIGPIPE) // Go would die of it at a write to the standard output
 	go func() {
 		code := int32(128 + (<-signals).(syscall.Signal))
 		stoppedBy.Store(code)
@@ -166,7 +167,8 @@ func follow(a arguments) int {
 		return 0
 	case errors.Is(err, immuta.ErrStopped):
 		return int(stoppedBy.Load())
-	case errors.Is(err, immuta.ErrTimedOut):
+	case errors.Is(err, immuta.ErrTimedOut): // its message would be of a turn
+		fmt.Fprintf(os.Stderr, "follow: %s: no record within %v\n", a.path, a.timeout)
 		return 6
 	}
 	fmt.Fprintln(os.Stderr, "follow:", err)
@@ -227,7 +229,7 @@ func next(t *immuta.Tailer, limit time.Duration) (immuta.Record, error) {
 			return r, err
 		}
 		if abandoned() {
-			os.Exit(128 + int(syscall.SIGPIPE))
+			os.Exit(0)
 		}
 	}
 }

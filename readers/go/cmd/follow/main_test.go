@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
 	"os"
 	"os/exec"
@@ -79,11 +80,11 @@ func TestPrintsAndEnds(t *testing.T) {
 		stderr string
 	}{
 		{log + " --count 3", 0, all, ""},
-		{"--skip 2 " + log + " --timeout 0.05", 6, line9, ""},
-		{log + " --timeout 0", 6, all, ""},
+		{"--skip 2 " + log + " --timeout 0.25", 6, line9, log + ": no record within 250ms"},
+		{log + " --timeout 0", 6, all, log + ": no record within 0s"},
 		{log + " --count 0", 0, "", ""},
 		{none + " --count 0", 0, "", ""},
-		{log + " --skip 9 --count 1 --timeout 0.05", 6, "", ""},
+		{log + " --skip 9 --count 1 --timeout 0.05", 6, "", log + ": no record within 50ms"},
 		{none, 3, "", none},
 		{none + " --timeout 0.05", 3, "", none},
 		{dir, 1, "", dir},
@@ -107,10 +108,43 @@ func TestPrintsAndEnds(t *testing.T) {
 			t.Errorf("follow %s: %d %q %q", c.args, code, &stdout, &stderr)
 		}
 	}
-	command := program(t, `"$0" "$1" | head -n 1`, log) // a reader that leaves ends it, though it waits for a record
+	command := program(t, `{ "$0" "$1"; echo "ends with $?" >&2; } | head -n 1`, log) // a reader that leaves ends it, though it waits for a record
 	out, err := command.CombinedOutput()
-	if err != nil || string(out) != lineA {
+	if err != nil || string(out) != lineA+"ends with 0\n" {
 		t.Errorf("follow | head: %v %q", err, out)
+	}
+}
+
+// A reader that leaves before it has read anything: the program finds it out as it writes.
+func TestEndsWhereNobodyReads(t *testing.T) {
+	log := filepath.Join(t.TempDir(), "log")
+	write(t, log, false, "a")
+	reads, writes, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	reads.Close()
+	defer writes.Close()
+	command := program(t, "", log)
+	var stderr strings.Builder
+	command.Stdout, command.Stderr = writes, &stderr
+	if err := command.Run(); err != nil || stderr.Len() > 0 {
+		t.Errorf("%v %q", err, &stderr)
+	}
+}
+
+// By the shell's wrapper: the runtime has opened /dev/null before a Go program can see that.
+func TestFailsWithoutAnOutput(t *testing.T) {
+	log := filepath.Join(t.TempDir(), "log")
+	write(t, log, false, "a")
+	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute) // it may have to be built
+	defer cancel()
+	command := exec.CommandContext(ctx, "sh", "-c", `../../follow "$0" --count 1 >&-`, log)
+	var stderr strings.Builder
+	command.Stderr = &stderr
+	command.Run()
+	if code := command.ProcessState.ExitCode(); code != 1 || !strings.Contains(stderr.String(), "follow: write") {
+		t.Errorf("%d %q", code, &stderr)
 	}
 }
 
