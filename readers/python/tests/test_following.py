@@ -14,7 +14,7 @@ from unittest import mock
 import immuta
 from immuta import Reader, Start, WriterState, _control, _system
 
-from .support import LIMIT, Case, Waiting, log_bytes
+from .support import LIMIT, Case, Waiting, log_bytes, until
 
 PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -125,6 +125,7 @@ class ByPage(Following):
     def test_pages_that_are_not_to_be_believed(self):
         spoil = {
             "right": lambda page: None,
+            "right, birth not known": lambda page: page.__setitem__(40, 0),
             "magic": lambda page: page.__setitem__(0, 1),
             "version": lambda page: page.__setitem__(8, 2),
             "page_bytes": lambda page: page.__setitem__(16, 8192),
@@ -154,7 +155,7 @@ class ByPage(Following):
                 shutil.rmtree(self.control)
                 os.mkdir(self.control)
                 os.unlink(self.path)
-                self.assertEqual(followed, name == "right")
+                self.assertEqual(followed, name.startswith("right"))
 
     def test_an_old_page_is_followed_once_it_moves(self):
         writer = self.writer(beats=False)
@@ -187,6 +188,22 @@ class ByPage(Following):
         began = time.monotonic()
         self.assertEqual(tailer.next_timeout(LIMIT).payload, b"c")
         self.assertLess(time.monotonic() - began, 1.5)  # It has not begun to follow that page again.
+
+    def test_a_page_that_was_given_up_has_to_move(self):
+        first = self.writer(beats=False)
+        progress = self.tail()._progress
+
+        def look():
+            until(progress.look_up, "a look at the names")
+            return progress._page is not None
+
+        self.assertTrue(look())
+        first.die()
+        self.assertFalse(look())
+        self.writer(control=False)  # Holds the lock, while the heartbeat of the dead one is still young.
+        self.assertFalse(look())
+        first.page[256] += 1
+        self.assertTrue(look())
 
     def test_ends_and_last_are_those_of_the_page(self):
         writer = self.writer()

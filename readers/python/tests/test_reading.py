@@ -6,6 +6,7 @@ import socket
 import struct
 import threading
 import tracemalloc
+from unittest import mock
 
 import immuta
 from immuta import Reader, Start, _index, _log
@@ -229,6 +230,17 @@ class Reading(Case):
         self.assertEqual(caught.exception.position, tailer.position)
         self.assertLess(tailer.position, 500000)
         self.assertGreater(tailer.sequence, 1)
+
+    def test_after_an_error_in_the_read_nothing_read_before_the_count_is_taken(self):
+        writer = self.writer(control=False)
+        writer.append(b"first", tail=log_bytes([b"torn"])[8:])
+        tailer = self.open().tail()
+        tailer.next()
+        self.assertIsNone(tailer.try_next())
+        writer.append(b"true")
+        with mock.patch.object(_log.Log, "read", side_effect=OSError(5, "no")), self.assertRaises(OSError):
+            tailer.try_next()
+        self.assertEqual(tailer.next().payload, b"true")
 
     def test_a_count_that_falls_is_damage(self):
         self.write(log_bytes([b"x"] * 10))
