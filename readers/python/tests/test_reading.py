@@ -298,6 +298,11 @@ class Index(Case):
     def block(self, first, end):
         return block(self.data, first, self.positions[first], self.positions[end], end - first)
 
+    def lie(self, sequence, records, more=b""):
+        """A block from record 3000 to the end and what is behind it, that says it is of others. Its checksum is true."""
+        data = self.data + more
+        return block(data, sequence, self.positions[3000], len(data), records)
+
     def index(self, pieces):
         self.write(b"".join(pieces), self.path + ".idx")
 
@@ -353,6 +358,14 @@ class Index(Case):
         self.break_first_record()
         self.assertEqual((self.get(300), self.get(301)), (b"L" * 500000, b"z"))
 
+    def test_a_block_beyond_the_published_end_is_ignored(self):
+        writer = self.writer()
+        writer.append(b"last", tail=bytes(800))
+        self.data += log_bytes([b"last"])[8:]
+        for more, record in ((bytes(800), self.payloads[3100]), (b"", self.payloads[3000])):
+            self.index([self.pieces[0], self.lie(3100, 100, more)])
+            self.assertEqual(self.get(3100), record)
+
     def test_an_index_that_is_not_true_is_ignored(self):
         first, entries = self.pieces[0], self.pieces[1:]
         lies = {
@@ -365,6 +378,7 @@ class Index(Case):
             "empty": [],
             "block's checksum": [first, piece(struct.pack("<5QII", 3000, self.positions[3000], 800, 99, 0, 1, 7))],
             "beyond the end": [first, piece(struct.pack("<5QII", 3000, self.positions[3000], 2**63, 9, 0, 1, 7))],
+            "more than are counted": [first, self.lie(3500, 1000)],
             "before the first": [first, piece(struct.pack("<5QII", 3000, 0, 8, 1, 0, 1, 7))],
             "huge": [first, piece(struct.pack("<5QII", 3000, 2**64 - 1, 2**64 - 1, 2**64 - 1, 0, 1, 7))],
             "garbage": [first, *[b"\xff" * 64] * 50],
