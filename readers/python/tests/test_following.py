@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 from unittest import mock
 
@@ -235,6 +236,18 @@ class ByPage(Following):
             with self.assertRaises(immuta.Damaged) as caught:
                 tailer.next_timeout(LIMIT)
             self.assertEqual((caught.exception.position, caught.exception.sequence), (19, 1))
+
+    def test_an_end_beyond_the_file_takes_no_memory(self):
+        writer = self.writer()
+        tailer = self.tail()
+        os.pwrite(writer.fd, struct.pack("<Q", 1 << 29), 8)
+        writer.page[384] = 16 + (1 << 29)
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        with self.assertRaises(immuta.Damaged) as caught:
+            tailer.next_timeout(LIMIT)
+        self.assertEqual((caught.exception.position, caught.exception.sequence), (8, 0))
+        self.assertLess(tracemalloc.get_traced_memory()[1], 1 << 20)
 
 
 class Ending(Following):
