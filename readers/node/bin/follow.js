@@ -22,8 +22,8 @@ function argumentsOf(args) {
   if (positionals.length !== 1) throw new Error("one LOG is needed");
   const natural = (name) => {
     if (values[name] === undefined) return undefined;
-    if (!/^\d+$/.test(values[name]) || !Number.isSafeInteger(Number(values[name]))) throw new Error(`--${name} must be a whole number`);
-    return Number(values[name]);
+    if (!/^\d+$/.test(values[name]) || BigInt(values[name]) >= 1n << 64n) throw new Error(`--${name} must be a whole number below 2^64`);
+    return Math.min(Number(values[name]), Number.MAX_SAFE_INTEGER); // No log comes so far.
   };
   if (values.timeout !== undefined && !/^(\d+\.?\d*|\.\d+)$/.test(values.timeout)) throw new Error("--timeout must be a number of seconds");
   const timeout = values.timeout === undefined ? undefined : Number(values.timeout) * 1000;
@@ -56,7 +56,11 @@ function codeOf(error) {
 
 process.on("SIGINT", () => process.exit(130));
 process.on("SIGTERM", () => process.exit(143));
-process.stdout.on("error", (error) => process.exit(error.code === "EPIPE" ? 0 : 1)); // Nobody reads: end quietly.
+process.stdout.on("error", (error) => {
+  if (error.code === "EPIPE") process.exit(0); // Nobody reads: end quietly.
+  console.error(`follow: ${error.message}`);
+  process.exit(1);
+});
 let options;
 try {
   options = argumentsOf(process.argv.slice(2));

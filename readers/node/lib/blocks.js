@@ -27,8 +27,11 @@ async function piece(file, at) {
   return bytesRead === PIECE && crc32c(bytes.subarray(0, 60)) === bytes.readUInt32LE(60) ? bytes : null;
 }
 
-/** A record at or before `sequence`, and its position, that the index knows and the log's bytes bear out; or null. */
-export async function find(log, sequence, limit) {
+/**
+ * A record at or before `sequence`, and its position, that the index knows and the log's bytes bear out; or null. `total` records
+ * may be read, below `limit`.
+ */
+export async function find(log, sequence, total, limit) {
   let file;
   try {
     const path = (await fs.realpath(log.absolute)) + ".idx";
@@ -39,7 +42,7 @@ export async function find(log, sequence, limit) {
     if (header === null || header.toString("latin1", 0, 8) !== "immutaIX" || number(header, 8) !== 1) return null;
     if (header.readBigUInt64LE(32) !== log.inode || header.readBigUInt64LE(40) !== log.birth) return null; // Another file's.
     const block = await search(file, Math.floor(status.size / PIECE), sequence);
-    return block === null ? null : await borneOut(log, block, sequence, limit);
+    return block === null ? null : await borneOut(log, block, sequence, total, limit);
   } catch (error) {
     if (error.syscall === undefined) throw error;
     return null;
@@ -68,10 +71,10 @@ async function search(file, count, sequence) {
   return null;
 }
 
-async function borneOut(log, block, sequence, limit) {
+async function borneOut(log, block, sequence, total, limit) {
   const [first, position, length, records] = [0, 8, 16, 24].map((at) => number(block, at));
   const end = position + length;
-  if (first > sequence || position < 8 || end > limit || records > length / 8) return null;
+  if (first > sequence || position < 8 || end > limit || first + records > total || records > length / 8) return null;
   if (records === 1) {
     const size = await log.read(position, 8); // It may be large; its size field says enough.
     if (size.length < 8 || number(size, 0) !== length - 8) return null;

@@ -66,8 +66,9 @@ export class Reader {
     natural(sequence, "sequence");
     return this.#inTurn(async () => {
       const log = this.#log;
-      if (sequence >= (await this.#progress.event())[0]) return null;
-      const position = await log.locate(sequence);
+      const [count, end] = await this.#progress.event();
+      if (sequence >= count) return null;
+      const position = await log.locate(sequence, count, end);
       const limit = await log.size();
       const field = await log.read(position, 8);
       if (field.length < 8) throw log.sizeFieldBeyond(position, sequence, limit);
@@ -94,7 +95,7 @@ export class Reader {
         const target = start.kind === "sequence" ? start.number : Math.max(0, count - start.number);
         const reached = Math.min(target, count);
         let position = FIRST;
-        if (reached > 0) position = target >= count && end !== undefined ? end : await log.locate(reached);
+        if (reached > 0) position = target >= count && end !== undefined ? end : await log.locate(reached, count, end);
         const tailer = new Tailer(progress, this.#maxRecord, signal);
         tailer._begin(reached, position, target);
         return tailer;

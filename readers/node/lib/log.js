@@ -184,12 +184,12 @@ export class Log {
     return [sequence, position];
   }
 
-  /** The position of record `sequence`, or of the end; all records before it are counted. */
-  async locate(sequence) {
-    const limit = await this.size();
+  /** The position of record `sequence`, or of the end, where `count` records end before `end`, or the file does. */
+  async locate(sequence, count, end) {
+    const limit = end ?? (await this.size());
     let start = this.hint[0] <= sequence ? this.hint : [0, FIRST];
     if (sequence - start[0] > 256) {
-      const found = await find(this, sequence, limit);
+      const found = await find(this, sequence, count, limit);
       if (found !== null && found[0] > start[0]) start = found;
     }
     const [reached, position] = await this.walk(start[0], start[1], sequence, limit);
@@ -202,7 +202,7 @@ export class Log {
   async endsExactly() {
     try {
       const count = await this.count();
-      return (count ? await this.locate(count) : FIRST) === Math.max(await this.size(), FIRST);
+      return (count ? await this.locate(count, count) : FIRST) === Math.max(await this.size(), FIRST);
     } catch (error) {
       if (error instanceof Damaged) return false;
       throw error;

@@ -24,6 +24,8 @@ const YOUNG = 2000; // Milliseconds for which a heartbeat, or an end that does n
 const LOOK_UP = 500; // Milliseconds between two looks at the page's name, the log's name and the writer's lock.
 const SHORTEST = 1; // Milliseconds; timers know no less.
 const LONGEST = 20;
+const IDLE = 40; // Instead, where nothing came for so long:
+const QUIET = 1000;
 const WRITER_BYTE = "9223372036854775806";
 const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = fs.constants;
 
@@ -105,6 +107,7 @@ class Page {
     this.epoch = epoch;
     this.users = 0;
     this.firstSeen = this.motion();
+    this.givenUp = false;
   }
 
   /** All of its values have one byte: it is always whole. */
@@ -137,10 +140,15 @@ class Page {
     return this.#beat().motion;
   }
 
-  /** Whether its heartbeat is young, or has moved since it was first seen: clocks differ between time namespaces. */
+  /**
+   * Whether its heartbeat is young, or has moved since it was first seen: clocks differ between time namespaces.
+   *
+   * One that was given up has to move: a writer may have been killed a moment ago, and its heartbeat still be young.
+   */
   isLive() {
     const { heartbeat, motion } = this.#beat();
     if (motion !== this.firstSeen) return true;
+    if (this.givenUp) return false;
     const age = Number(process.hrtime.bigint()) / 1e6 - heartbeat / 1e6;
     return age >= 0 && age < YOUNG;
   }
@@ -196,6 +204,7 @@ export class Progress {
   #moved = "";
   #movedAt = 0;
   #delay = SHORTEST;
+  #newsAt = now();
   count = 0; // In the log, when it was last looked up.
   replaced = false;
 
@@ -228,6 +237,7 @@ export class Progress {
   /** Something came: begin again with short waits. */
   news() {
     this.#delay = SHORTEST;
+    this.#newsAt = now();
   }
 
   /**
@@ -246,12 +256,14 @@ export class Progress {
       done();
     };
     const rest = () => {
-      const left = until - now();
+      const time = now();
+      const left = until - time;
       if (left <= 0) return end();
-      if (span === LONGEST && left > LONGEST) return timer.refresh(); // Cheaper than a new one.
+      const longest = time - this.#newsAt < QUIET ? LONGEST : IDLE;
+      if (span === longest && left > longest) return timer.refresh(); // Cheaper than a new one.
       span = Math.min(left, this.#delay);
       timer = setTimeout(look, span);
-      this.#delay = Math.min(this.#delay * 2, LONGEST);
+      this.#delay = Math.min(this.#delay * 2, longest);
     };
     const look = () => {
       try {
@@ -291,7 +303,8 @@ export class Progress {
         this.#movedAt = time;
       }
       if (!held || (time - this.#movedAt >= YOUNG && !((page.event()?.[0] ?? -1) >= this.count))) {
-        page.firstSeen = motion; // From now on it has to move before it is followed again.
+        page.firstSeen = motion;
+        page.givenUp = true;
         this.#follow(null);
       }
     }
@@ -363,8 +376,9 @@ export class Progress {
     if (head.toString("latin1", 0, 8) !== "immutaCP") return false;
     fs.readSync(page.fd, head, 0, 64, 0); // The magic is stored last: what is read after it is whole.
     const boot = bootId();
-    const { device, inode, birth } = this.log;
     if (boot === null) return false;
+    const { device, inode } = this.log;
+    const birth = head.readBigUInt64LE(40) === 0n ? 0n : this.log.birth; // The writer may not have learnt it.
     const fields = [1n, BigInt(PAGE), device, inode, birth, ...boot];
     if (!fields.every((field, at) => head.readBigUInt64LE(8 + at * 8) === field)) return false;
     // The page is stored after the log, so that it was not ahead when it was loaded, before the log.

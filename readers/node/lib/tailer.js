@@ -258,6 +258,8 @@ export class Tailer {
     }
     if (size > this.#maxRecord) throw new TooLarge(log.path, position, sequence, size, this.#maxRecord);
     if (size > chunk.length - 8) {
+      const there = await log.size(); // A page may say anything: memory is taken for what is in the file.
+      if (size > there - position - 8) throw log.payloadBeyond(position, sequence, size, there);
       chunk = await log.read(position, 8 + size);
       if (size > chunk.length - 8) throw log.payloadBeyond(position, sequence, size, position + chunk.length);
     }

@@ -43,7 +43,7 @@ test("times out", (t) => {
   const here = place(t);
   const follow = runs(here);
   here.write(logBytes(["a", "b"]));
-  for (const [args, first] of [[[], 0], [["--count", 3], 0], [["--skip", 1], 1], [["--skip", 5, "--count", 1], 2]]) {
+  for (const [args, first] of [[[], 0], [["--count", 3], 0], [["--skip", 1], 1], [["--skip", 5, "--count", 1], 2], [["--skip", 2n ** 64n - 1n], 2]]) {
     const { status, stdout, stderr } = follow(here.path, ...args, "--timeout", "0.1");
     assert.deepEqual([status, stdout.split("\n").length - 1], [6, 2 - first]);
     assert.ok(stderr.includes(here.path));
@@ -81,7 +81,7 @@ test("no log, late logs, and logs that go away", async (t) => {
 
 test("wrong arguments", (t) => {
   const follow = runs(place(t));
-  const wrong = [[], ["a", "b"], ["a", "--skip"], ["a", "--skip", "-1"], ["a", "--count", "x"], ["a", "--count", "1e99"], ["a", "--count", ""]];
+  const wrong = [[], ["a", "b"], ["a", "--skip"], ["a", "--skip", "-1"], ["a", "--count", "x"], ["a", "--count", "1e99"], ["a", "--skip", `${2n ** 64n}`], ["a", "--count", ""]];
   for (const args of [...wrong, ...["nan", "inf", "-1", "x", ""].map((seconds) => ["a", "--timeout", seconds]), ["a", "--cou", "1"]]) {
     const { status, stdout, stderr } = follow(...args);
     assert.deepEqual([status, stdout], [2, ""], args.join(" "));
@@ -115,6 +115,17 @@ test("a closed stdout ends it quietly, and one that is not read does not keep it
   stuck.kill("SIGTERM");
   assert.equal(await ended, 143);
   stuck.stdout.destroy();
+});
+
+test("without a stdout that takes it", (t) => {
+  const here = place(t);
+  here.write(logBytes(["a"]));
+  for (const redirect of [">&-", ">/dev/full"]) {
+    const args = ["-c", `exec "$0" "$@" ${redirect}`, FOLLOW, here.path, "--count", "1"];
+    const { status, stderr } = spawnSync("sh", args, { env: here.environment, encoding: "utf8", timeout: LIMIT });
+    assert.equal(status, 1);
+    assert.match(stderr, /^follow: .*\n$/);
+  }
 });
 
 test("a live writer that ends and begins again", async (t) => {

@@ -316,6 +316,8 @@ test("the index", async (t) => {
     assert.equal(await get(3999), payloads[3999]);
     await rejects(get(1499), Damaged);
   });
+  /** A block from record 3000 to the end that says it is of others. Its checksum is true. */
+  const lie = (sequence, records, bytes) => entry(sequence, positions[3000], bytes.length - positions[3000], records, crc32c(bytes.subarray(positions[3000])));
   await t.test("what is not true is ignored", async () => {
     breakFirst(false);
     const [, ...entries] = pieces;
@@ -330,19 +332,33 @@ test("the index", async (t) => {
       [pieces[0], entry(3000, positions[3000], 800, 99, 7)],
       [pieces[0], entry(3000, positions[3000], 2n ** 63n, 9, 7)],
       [pieces[0], entry(3000, 0, 8, 1, 7)],
+      [pieces[0], lie(3500, 1000, data)],
       [pieces[0], entry(3000, 2n ** 64n - 1n, 2n ** 64n - 1n, 2n ** 64n - 1n, 7)],
       [pieces[0], ...Array(50).fill(Buffer.alloc(64, 255))],
     ];
-    for (const lie of lies) {
-      index(lie);
+    for (const each of lies) {
+      index(each);
       for (const n of [0, 257, 3000, 3999]) assert.equal(await get(n), payloads[n]);
     }
     // Foreign ones are not followed even where the log cannot be walked.
     breakFirst(true);
-    for (const lie of lies.slice(0, 5)) {
-      index(lie);
+    for (const each of lies.slice(0, 5)) {
+      index(each);
       await rejects(get(3000), Damaged);
     }
+  });
+  await t.test("a block beyond the published end is ignored", async () => {
+    here.write(data);
+    const writer = here.writer();
+    const zeros = Buffer.alloc(800);
+    writer.append("last");
+    writer.write(zeros, writer.end);
+    const bytes = Buffer.concat([data, logBytes(["last"]).subarray(8)]);
+    for (const [block, record] of [[lie(3100, 100, Buffer.concat([bytes, zeros])), payloads[3100]], [lie(3100, 100, bytes), payloads[3000]]]) {
+      index([pieces[0], block]);
+      assert.equal(await get(3100), record);
+    }
+    writer.die();
   });
   await t.test("one large record is known by its size", async () => {
     const large = logBytes([...Array(300).fill("a"), "L".repeat(500000), "z"]);

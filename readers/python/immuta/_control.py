@@ -41,15 +41,21 @@ class _Page:
         self.identity = identity  # Inode and epoch.
         self.bell_path = bell_path
         self.first_seen = self.motion()
+        self.given_up = False
         self.bell: Optional[_system.Mapping] = None
 
     def motion(self) -> tuple[int, int]:
         return self.map.load(_HEARTBEAT), self.map.load(_END)
 
     def is_live(self) -> bool:
-        """Whether its heartbeat is young, or has moved since it was first seen: clocks differ between time namespaces."""
+        """Whether its heartbeat is young, or has moved since it was first seen: clocks differ between time namespaces.
+
+        One that was given up has to move: a writer may have been killed a moment ago, and its heartbeat still be young.
+        """
         motion = self.motion()
-        return motion != self.first_seen or 0 <= time.monotonic_ns() - motion[0] < _YOUNG * 1e9
+        if motion != self.first_seen:
+            return True
+        return not self.given_up and 0 <= time.monotonic_ns() - motion[0] < _YOUNG * 1e9
 
     def is_over(self) -> bool:
         return self.map.load(_STATE) in (_CLOSED, _SUPERSEDED)
@@ -158,7 +164,7 @@ class Progress:
             if motion != self._moved:
                 self._moved, self._moved_at = motion, now
             if not held or (now - self._moved_at >= _YOUNG and self._is_behind(page)):
-                page.first_seen = motion  # From now on it has to move before it is followed again.
+                page.first_seen, page.given_up = motion, True
                 self._page = None
         self.replaced = not self.log.has_its_name()
         if self.replaced:
@@ -216,8 +222,10 @@ class Progress:
         if mapping.load(0) != _number(b"immutaCP"):
             return False
         log, boot = self.log, _system.boot_id()
-        fields = tuple(mapping.load(offset) for offset in range(8, 64, 8))
-        if boot is None or log.birth_ns is None or fields != (1, _system.PAGE, log.device, log.inode, log.birth_ns, *boot):
+        *fields, birth, high, low = (mapping.load(offset) for offset in range(8, 64, 8))
+        if fields != [1, _system.PAGE, log.device, log.inode] or (high, low) != boot:
+            return False
+        if birth not in (0, log.birth_ns):  # The writer may not have learnt it.
             return False
         event = _Page(mapping, (0, 0), "").event()
         if event is None:

@@ -63,8 +63,11 @@ class _Pieces:
         return lowest, None
 
 
-def find(log: "Log", sequence: int, limit: int) -> Optional[tuple[int, int]]:
-    """A record at or before `sequence`, and its position, that the index knows and the log's bytes bear out."""
+def find(log: "Log", sequence: int, count: int, limit: int) -> Optional[tuple[int, int]]:
+    """A record at or before `sequence`, and its position, that the index knows and the log's bytes bear out.
+
+    `count` records may be read, below `limit`.
+    """
     if log.birth_ns is None:
         return None
     try:
@@ -80,14 +83,14 @@ def find(log: "Log", sequence: int, limit: int) -> Optional[tuple[int, int]]:
             return None
         if unpack_from("<QQ", header, 32) != (log.inode, log.birth_ns):
             return None  # Another file's.
-        return _find(log, pieces, sequence, limit)
+        return _find(log, pieces, sequence, count, limit)
     except OSError:
         return None
     finally:
         os.close(fd)
 
 
-def _find(log: "Log", pieces: _Pieces, sequence: int, limit: int) -> Optional[tuple[int, int]]:
+def _find(log: "Log", pieces: _Pieces, sequence: int, count: int, limit: int) -> Optional[tuple[int, int]]:
     low, high = 1, pieces.count  # The entry looked for is before `high`.
     while low < high:
         middle = (low + high) // 2
@@ -99,15 +102,15 @@ def _find(log: "Log", pieces: _Pieces, sequence: int, limit: int) -> Optional[tu
     for at in range(high - 1, max(0, high - 1 - _STEPS), -1):
         data = pieces.piece(at)
         if data is not None and data[40] == _BLOCK and unpack_from("<Q", data, 24)[0]:
-            return _borne_out(log, data, sequence, limit)
+            return _borne_out(log, data, sequence, count, limit)
     return None
 
 
-def _borne_out(log: "Log", data: bytes, sequence: int, limit: int) -> Optional[tuple[int, int]]:
+def _borne_out(log: "Log", data: bytes, sequence: int, count: int, limit: int) -> Optional[tuple[int, int]]:
     first, position, length, records = unpack_from("<QQQQ", data, 0)
     (crc,) = unpack_from("<I", data, 44)
     end = position + length
-    if first > sequence or position < 8 or end > limit or records > length // 8:
+    if first > sequence or position < 8 or end > limit or first + records > count or records > length // 8:
         return None
     if records == 1:
         size = log.read(position, 8)  # It may be large; its size field says enough.

@@ -131,12 +131,12 @@ class Log:
             window = CHUNK if sequence - before >= 16 else SMALL
         return sequence, position
 
-    def locate(self, sequence: int) -> int:
-        """The position of record `sequence`, or of the end; all records before it are counted."""
-        limit = self.size()
+    def locate(self, sequence: int, count: int, end: Optional[int] = None) -> int:
+        """The position of record `sequence`, or of the end, where `count` records end before `end`, or the file does."""
+        limit = self.size() if end is None else end
         start = self.hint if self.hint[0] <= sequence else (0, FIRST)
         if sequence - start[0] > 256:
-            found = find(self, sequence, limit)
+            found = find(self, sequence, count, limit)
             if found is not None and found[0] > start[0]:
                 start = found
         reached, position = self.walk(start[0], start[1], sequence, limit)
@@ -149,6 +149,6 @@ class Log:
         """Whether the file ends right behind its last record, as a clean close leaves it."""
         try:
             count = self.count()
-            return (self.locate(count) if count else FIRST) == max(self.size(), FIRST)
+            return (self.locate(count, count) if count else FIRST) == max(self.size(), FIRST)
         except Damaged:
             return False

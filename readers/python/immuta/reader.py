@@ -99,20 +99,25 @@ class Reader:
     def count(self) -> int:
         """The number of records that are published now."""
         progress = self._open()
+        return self._event(progress)[0]
+
+    def _event(self, progress: Progress) -> tuple[int, Optional[int]]:
         with self._lock:
-            return progress.event()[0]
+            return progress.event()
 
     def get(self, sequence: int) -> Optional[bytes]:
         """The payload of a record, or None where there is none yet. Finds it by the index, or by walking the log.
 
         Raises Damaged, TooLarge, OSError.
         """
-        log = self._open().log
+        progress = self._open()
+        log = progress.log
         if sequence < 0:
             raise ValueError("a sequence is 0 or more")
-        if sequence >= self.count():
+        count, end = self._event(progress)
+        if sequence >= count:
             return None
-        position, limit = log.locate(sequence), log.size()
+        position, limit = log.locate(sequence, count, end), log.size()
         field = log.read(position, 8)
         if len(field) < 8:
             raise log.size_field_beyond(position, sequence, limit)
@@ -147,7 +152,7 @@ class Reader:
         target = start.number if start.kind == "sequence" else max(0, count - start.number)
         if target < count or end is None:
             reached = min(target, count)
-            position = log.locate(reached) if reached else FIRST
+            position = log.locate(reached, count, end) if reached else FIRST
         else:
             reached, position = count, end
         tailer._begin(reached, position, target)

@@ -267,6 +267,10 @@ class Tailer:
         if size > self._max_record:
             raise self._drop(too_large(log.path, position, sequence, size, self._max_record))
         if size > len(self._chunk) - 8:
+            # A page may say anything: memory is taken for what is in the file.
+            limit = log.size()
+            if size > limit - position - 8:
+                raise self._drop(log.payload_beyond(position, sequence, size, limit))
             self._chunk = log.read(position, 8 + size)
             if size > len(self._chunk) - 8:
                 raise self._drop(log.payload_beyond(position, sequence, size, position + len(self._chunk)))

@@ -110,6 +110,23 @@ class Follow(Case):
         self.assertEqual(process.stderr.read(), b"")
         self.assertEqual(process.wait(LIMIT), 0)
 
+    def test_a_closed_stdout_ends_an_idle_one(self):
+        self.write(log_bytes([b"a"]))
+        for arguments in ((), ("--timeout", 2 * LIMIT)):
+            process = self.start(self.path, *arguments)
+            process.stdout.readline()
+            process.stdout.close()
+            self.assertEqual(process.wait(LIMIT), 0)
+            self.assertEqual(process.stderr.read(), b"")
+
+    def test_no_stdout(self):
+        self.write(log_bytes([b"a"]))
+        for redirect in (">&-", ">/dev/full"):
+            command = f'exec "$0" "$@" {redirect}'
+            done = subprocess.run(["sh", "-c", command, FOLLOW, self.path, "--count", "1"], capture_output=True, timeout=LIMIT)
+            self.assertEqual(done.returncode, 1)
+            self.assertRegex(done.stderr.decode(), r"\Afollow: .*\n\Z")
+
     def test_a_live_writer(self):
         writer = self.writer()
         process = self.start(self.path, "--count", 3000, "--timeout", LIMIT)

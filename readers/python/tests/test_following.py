@@ -8,13 +8,14 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 from unittest import mock
 
 import immuta
 from immuta import Reader, Start, WriterState, _control, _system
 
-from .support import LIMIT, Case, Waiting, log_bytes
+from .support import LIMIT, Case, Waiting, log_bytes, until
 
 PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -125,6 +126,7 @@ class ByPage(Following):
     def test_pages_that_are_not_to_be_believed(self):
         spoil = {
             "right": lambda page: None,
+            "right, birth not known": lambda page: page.__setitem__(40, 0),
             "magic": lambda page: page.__setitem__(0, 1),
             "version": lambda page: page.__setitem__(8, 2),
             "page_bytes": lambda page: page.__setitem__(16, 8192),
@@ -154,7 +156,7 @@ class ByPage(Following):
                 shutil.rmtree(self.control)
                 os.mkdir(self.control)
                 os.unlink(self.path)
-                self.assertEqual(followed, name == "right")
+                self.assertEqual(followed, name.startswith("right"))
 
     def test_an_old_page_is_followed_once_it_moves(self):
         writer = self.writer(beats=False)
@@ -188,6 +190,22 @@ class ByPage(Following):
         self.assertEqual(tailer.next_timeout(LIMIT).payload, b"c")
         self.assertLess(time.monotonic() - began, 1.5)  # It has not begun to follow that page again.
 
+    def test_a_page_that_was_given_up_has_to_move(self):
+        first = self.writer(beats=False)
+        progress = self.tail()._progress
+
+        def look():
+            until(progress.look_up, "a look at the names")
+            return progress._page is not None
+
+        self.assertTrue(look())
+        first.die()
+        self.assertFalse(look())
+        self.writer(control=False)  # Holds the lock, while the heartbeat of the dead one is still young.
+        self.assertFalse(look())
+        first.page[256] += 1
+        self.assertTrue(look())
+
     def test_ends_and_last_are_those_of_the_page(self):
         writer = self.writer()
         writer.append(b"a", b"b", b"c")
@@ -218,6 +236,18 @@ class ByPage(Following):
             with self.assertRaises(immuta.Damaged) as caught:
                 tailer.next_timeout(LIMIT)
             self.assertEqual((caught.exception.position, caught.exception.sequence), (19, 1))
+
+    def test_an_end_beyond_the_file_takes_no_memory(self):
+        writer = self.writer()
+        tailer = self.tail()
+        os.pwrite(writer.fd, struct.pack("<Q", 1 << 29), 8)
+        writer.page[384] = 16 + (1 << 29)
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        with self.assertRaises(immuta.Damaged) as caught:
+            tailer.next_timeout(LIMIT)
+        self.assertEqual((caught.exception.position, caught.exception.sequence), (8, 0))
+        self.assertLess(tracemalloc.get_traced_memory()[1], 1 << 20)
 
 
 class Ending(Following):

@@ -6,6 +6,7 @@ import socket
 import struct
 import threading
 import tracemalloc
+from unittest import mock
 
 import immuta
 from immuta import Reader, Start, _index, _log
@@ -230,6 +231,17 @@ class Reading(Case):
         self.assertLess(tailer.position, 500000)
         self.assertGreater(tailer.sequence, 1)
 
+    def test_after_an_error_in_the_read_nothing_read_before_the_count_is_taken(self):
+        writer = self.writer(control=False)
+        writer.append(b"first", tail=log_bytes([b"torn"])[8:])
+        tailer = self.open().tail()
+        tailer.next()
+        self.assertIsNone(tailer.try_next())
+        writer.append(b"true")
+        with mock.patch.object(_log.Log, "read", side_effect=OSError(5, "no")), self.assertRaises(OSError):
+            tailer.try_next()
+        self.assertEqual(tailer.next().payload, b"true")
+
     def test_a_count_that_falls_is_damage(self):
         self.write(log_bytes([b"x"] * 10))
         tailer = self.open().tail()
@@ -286,6 +298,11 @@ class Index(Case):
     def block(self, first, end):
         return block(self.data, first, self.positions[first], self.positions[end], end - first)
 
+    def lie(self, sequence, records, more=b""):
+        """A block from record 3000 to the end and what is behind it, that says it is of others. Its checksum is true."""
+        data = self.data + more
+        return block(data, sequence, self.positions[3000], len(data), records)
+
     def index(self, pieces):
         self.write(b"".join(pieces), self.path + ".idx")
 
@@ -341,6 +358,14 @@ class Index(Case):
         self.break_first_record()
         self.assertEqual((self.get(300), self.get(301)), (b"L" * 500000, b"z"))
 
+    def test_a_block_beyond_the_published_end_is_ignored(self):
+        writer = self.writer()
+        writer.append(b"last", tail=bytes(800))
+        self.data += log_bytes([b"last"])[8:]
+        for more, record in ((bytes(800), self.payloads[3100]), (b"", self.payloads[3000])):
+            self.index([self.pieces[0], self.lie(3100, 100, more)])
+            self.assertEqual(self.get(3100), record)
+
     def test_an_index_that_is_not_true_is_ignored(self):
         first, entries = self.pieces[0], self.pieces[1:]
         lies = {
@@ -353,6 +378,7 @@ class Index(Case):
             "empty": [],
             "block's checksum": [first, piece(struct.pack("<5QII", 3000, self.positions[3000], 800, 99, 0, 1, 7))],
             "beyond the end": [first, piece(struct.pack("<5QII", 3000, self.positions[3000], 2**63, 9, 0, 1, 7))],
+            "more than are counted": [first, self.lie(3500, 1000)],
             "before the first": [first, piece(struct.pack("<5QII", 3000, 0, 8, 1, 0, 1, 7))],
             "huge": [first, piece(struct.pack("<5QII", 3000, 2**64 - 1, 2**64 - 1, 2**64 - 1, 0, 1, 7))],
             "garbage": [first, *[b"\xff" * 64] * 50],
