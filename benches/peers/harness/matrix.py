@@ -76,14 +76,15 @@ def cells(rows, how):
     late = {"quick": 0.3, "normal": 0.7, "full": 1.0}[how]
     found = []
     for row in rows:
-        slow = row.peer == "chronicle"  # A process takes seconds to start and warm up.
+        slow = row.peer == "chronicle"  # A process takes seconds to start and warm up, and compiles on.
+        span = 3 * seconds if slow else seconds
         if row.name not in NOT_FOR_THROUGHPUT:
             for size in SIZES:
                 for consumers in CONSUMERS:
                     normal = consumers == 1 or (consumers in (4, 16) and size in (64, 1024) and not slow) or (slow and (size, consumers) == (64, 4))
                     quick = size in (64, 1024) and consumers in (1, 4) and not (slow and consumers > 1)
                     if {"quick": quick, "normal": normal, "full": True}[how]:
-                        found.append(Cell("throughput", row, size, consumers, 0, seconds))
+                        found.append(Cell("throughput", row, size, consumers, 0, span))
         if row.name not in NOT_FOR_LATENCY and row.mode != "sync":
             for rate in RATES:
                 for consumers in (1, 4):

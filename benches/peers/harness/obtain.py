@@ -139,7 +139,7 @@ def machine(parents):
 
     model = re.search(r"model name\s*: (.*)", read("/proc/cpuinfo"))
     memory = re.search(r"MemTotal:\s*(\d+)", read("/proc/meminfo"))
-    systems = {name: run(["findmnt", "-n", "-o", "FSTYPE", "-T", path])[1].strip() for name, path in parents.items()}
+    systems = {name: run(["findmnt", "-n", "-o", "FSTYPE", "-T", path])[1].split()[0] for name, path in parents.items()}
     return {"processor": model.group(1) if model else "unknown", "cores": os.cpu_count(), "virtual": "hypervisor" in read("/proc/cpuinfo"),
             "memory_gib": round(int(memory.group(1)) / 2**20) if memory else 0, "linux": os.uname().release.split("-")[0], "file_systems": systems}
 

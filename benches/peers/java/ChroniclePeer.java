@@ -109,6 +109,7 @@ public final class ChroniclePeer {
             double seconds = number("seconds");
             long rate = (long) number("rate");
             long most = Math.max(1, (long) number("bytes") / size);
+            long processCpu = processCpu();
             long cpu = ManagementFactory.getThreadMXBean().getCurrentThreadCpuTime();
             long first = System.nanoTime();
             if (rate == 0) {
@@ -118,7 +119,7 @@ public final class ChroniclePeer {
             }
             cpu = ManagementFactory.getThreadMXBean().getCurrentThreadCpuTime() - cpu;
             say(String.format("{\"sent\":%d,\"total\":%s,\"first_ns\":%d,\"end_ns\":%d,\"thread_cpu_ns\":%d,\"process_cpu_ns\":%d}", load.sent,
-                Long.toUnsignedString(load.total), first, System.nanoTime(), cpu, processCpu()));
+                Long.toUnsignedString(load.total), first, System.nanoTime(), cpu, processCpu() - processCpu));
             while (!stopped) {
                 Thread.sleep(2);
             }
@@ -161,6 +162,7 @@ public final class ChroniclePeer {
             say("ready");
             watchForStop(new BufferedReader(new InputStreamReader(System.in)));
             int idle = 0;
+            long cpu = processCpu();
             while (!seen.ended() && !stopped) {
                 if (receive(tailer, seen)) {
                     idle = 0;
@@ -178,7 +180,7 @@ public final class ChroniclePeer {
                 }
             }
             say(String.format("{\"received\":%d,\"lost\":%d,\"disordered\":%d,\"total\":%s,\"ended_ns\":%d,\"process_cpu_ns\":%d,\"late_ns\":{%s}}",
-                seen.received, seen.lost, seen.disordered, Long.toUnsignedString(seen.total), seen.endedNs, processCpu(), late));
+                seen.received, seen.lost, seen.disordered, Long.toUnsignedString(seen.total), seen.endedNs, processCpu() - cpu, late));
         }
     }
 

@@ -30,16 +30,15 @@ fn produce<P: Peer>(run: &Run) -> Result<()> {
     watch_for_stop();
     producer.start()?;
     let mut load = Load::new(run.size);
-    let cpu = thread_cpu_ns();
+    let (cpu, process_cpu) = (thread_cpu_ns(), process_cpu_ns());
     let first = now_ns();
     let result =
         if run.rate == 0 { flat_out(run, &mut producer, &mut load) } else { paced(run, &mut producer, &mut load) };
     result.and_then(|()| producer.flush())?;
-    let (cpu, end) = (thread_cpu_ns() - cpu, now_ns());
+    let (cpu, process_cpu, end) = (thread_cpu_ns() - cpu, process_cpu_ns() - process_cpu, now_ns());
     let (sent, total) = (load.sent, load.total);
     say(&format!(
-        r#"{{"sent":{sent},"total":{total},"first_ns":{first},"end_ns":{end},"thread_cpu_ns":{cpu},"process_cpu_ns":{}}}"#,
-        process_cpu_ns()
+        r#"{{"sent":{sent},"total":{total},"first_ns":{first},"end_ns":{end},"thread_cpu_ns":{cpu},"process_cpu_ns":{process_cpu}}}"#
     ));
     while !is_stopped() {
         std::thread::sleep(std::time::Duration::from_millis(2));
@@ -159,6 +158,7 @@ fn consume<P: Peer>(run: &Run) -> Result<()> {
     say("ready");
     watch_for_stop();
     let mut idle = run.idle();
+    let cpu = process_cpu_ns();
     // Stopped before the last record came: the number of records tells what is missing.
     while seen.ended_ns == 0 && !is_stopped() {
         if consumer.receive(&mut |bytes| seen.take(bytes))? {
@@ -172,7 +172,7 @@ fn consume<P: Peer>(run: &Run) -> Result<()> {
     let Seen { received, lost, disordered, total, ended_ns, .. } = seen;
     say(&format!(
         r#"{{"received":{received},"lost":{lost},"disordered":{disordered},"total":{total},"ended_ns":{ended_ns},"process_cpu_ns":{},"late_ns":{{{late}}}}}"#,
-        process_cpu_ns()
+        process_cpu_ns() - cpu
     ));
     Ok(())
 }

@@ -29,11 +29,7 @@ impl Peer for Redis {
 
     fn consumer(run: &Run) -> Result<Reader> {
         let count = (COUNT_BYTES / run.size).clamp(1, COUNT);
-        let ask = move |id: &str| {
-            let wait = WAIT.as_millis().to_string();
-            command(&["XREAD", "COUNT", &count.to_string(), "BLOCK", &wait, "STREAMS", "s", id])
-        };
-        Ok(Reader { link: Link::new(run)?, ask: Box::new(ask), id: "0".to_owned() })
+        Ok(Reader { link: Link::new(run)?, count: count.to_string(), id: "0".to_owned() })
     }
 }
 
@@ -151,14 +147,17 @@ impl Producer for Adder {
 
 pub struct Reader {
     link: Link,
-    ask: Box<dyn Fn(&str) -> Vec<u8>>,
+    /// Records an XREAD asks for.
+    count: String,
     /// Of the last record.
     id: String,
 }
 
 impl Consumer for Reader {
     fn receive(&mut self, each: &mut impl FnMut(&[u8])) -> Result<bool> {
-        self.link.stream.write_all(&(self.ask)(&self.id))?;
+        let wait = WAIT.as_millis().to_string();
+        let ask = command(&["XREAD", "COUNT", &self.count, "BLOCK", &wait, "STREAMS", "s", &self.id]);
+        self.link.stream.write_all(&ask)?;
         let (id, mut is_name) = (&mut self.id, true);
         // [[key, [[id, [name, payload]], …]]]
         self.link.reply(|depth, string| match depth {
