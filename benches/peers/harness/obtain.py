@@ -125,8 +125,8 @@ def try_go():
         code, text = run(["go", "get", "ella.to/immuta@latest"], scratch)
     if code == 0:
         return "it can be had here, but this package has no program for it: none could be tried when this was written"
-    said = play.without_places(text.strip().splitlines()[-1])
-    return f"go get ella.to/immuta@latest: {said}"
+    said = play.without_places(text.strip().splitlines()[-1].split(": ")[-1])
+    return f"`go get ella.to/immuta@latest` says: {said}"
 
 
 def machine(parents):

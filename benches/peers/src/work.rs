@@ -219,3 +219,45 @@ fn clock_ns(clock: libc::clockid_t) -> u64 {
     unsafe { libc::clock_gettime(clock, &raw mut now) };
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen() -> Seen {
+        let late = Histogram::new_with_bounds(1, 60_000_000_000, 3).unwrap();
+        Seen { expected: 0, received: 0, lost: 0, disordered: 0, total: 0, ended_ns: 0, late }
+    }
+
+    #[test]
+    fn what_is_whole_adds_up_and_ends_with_the_last() {
+        let (mut load, mut seen) = (Load::new(100), seen());
+        for n in 0..10 {
+            seen.take(load.next(0, n == 9));
+        }
+        assert_eq!((seen.received, seen.lost, seen.disordered, seen.total), (10, 0, 0, load.total));
+        assert!(seen.ended_ns > 0 && seen.late.is_empty());
+    }
+
+    #[test]
+    fn a_record_that_is_missing_comes_twice_or_is_damaged_is_seen() {
+        let (mut load, mut seen) = (Load::new(64), seen());
+        let records: Vec<Vec<u8>> = (0..4).map(|_| load.next(0, false).to_vec()).collect();
+        for n in [0, 2, 2, 3] {
+            seen.take(&records[n]);
+        }
+        assert_eq!((seen.lost, seen.disordered), (1, 1));
+        let mut damaged = load.next(0, false).to_vec();
+        let before = seen.total;
+        damaged[63] ^= 1;
+        seen.take(&damaged);
+        assert_ne!(seen.total - before, load.rest + 4);
+    }
+
+    #[test]
+    fn lateness_counts_from_the_intended_time() {
+        let (mut load, mut seen) = (Load::new(64), seen());
+        seen.take(load.next(now_ns() - 5_000_000, true));
+        assert!(seen.late.min() >= 4_900_000);
+    }
+}
