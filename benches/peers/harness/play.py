@@ -26,7 +26,7 @@ class Process:
 
     def __init__(self, command, scratch):
         self.complaints = open(os.path.join(scratch, f"complaints.{time.monotonic_ns()}"), "w+")
-        self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.complaints)
+        self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.complaints, cwd=scratch)
         self.pending = b""
 
     def line(self, deadline):

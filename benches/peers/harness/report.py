@@ -130,6 +130,25 @@ def work(results):
     return table(HEADS + ["producer", "consumer"], lines)
 
 
+# What the README shows: of each peer the way that it is used, or its fastest.
+SHORT = ["immuta/mixed/interval/disk", "immuta/mixed/interval/tmpfs", "immuta/mixed/sync/disk", "kekbit/spin/fixed/disk", "kekbit/spin/fixed/tmpfs",
+         "chronicle/spin/default/disk", "redis/sleep/aof/disk", "nats/sleep/file/disk", "redis/sleep/memory/tmpfs", "nats/sleep/memory/tmpfs",
+         "aeron/spin/exclusive/tmpfs", "iceoryx2/spin/lossless/tmpfs", "iceoryx2/sleep/lossless/tmpfs", "unix/sleep/batched/tmpfs",
+         "unix/sleep/plain/tmpfs", "pipe/sleep/batched/tmpfs", "zeromq/sleep/unbounded/tmpfs"]
+
+
+def short(results):
+    def middle(values):
+        return amount(statistics.median(values)) if values else "–"
+
+    present, lines = {row.name: row for row in rows_of(results, "throughput")}, []
+    for name in SHORT:
+        if row := present.get(name):
+            cells = [middle(results.rate(row, *column)) for column in ((64, 1), (1024, 1), (64, 4), (64, 16))]
+            lines.append(start_of(results, row) + cells)
+    return table(HEADS + ["64 B, 1 → 1", "1 KiB, 1 → 1", "64 B, 1 → 4", "64 B, 1 → 16"], lines)
+
+
 def troubles(results):
     lines = []
     for key in sorted(results.groups, key=str):
@@ -160,6 +179,7 @@ def document(results):
     parts += [
         "*Keeps* is what is left when every process has gone: nothing; what the server has, while that lives; a file in the page cache, which any number of "
         "crashes of processes leave whole; or a disk that has it before a reader sees it.\n",
+        "## In short\n", "Records a second, medians.\n", short(results),
         "## Throughput\n", "Records a second, from the first send to the last consumer's last receive, as fast as the peer goes.\n",
         "![Throughput by size](throughput-by-size.svg)\n",
         throughput(results, [(size, 1) for size in matrix.SIZES]),
