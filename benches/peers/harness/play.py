@@ -127,7 +127,8 @@ def command(cell, role, directory, port, consumer=0):
         return [f"{BUILT}/immuta-peers", *args]
     opens = [f"--add-{what}={name}=ALL-UNNAMED" for name in JAVA_OPENS for what in ("opens", "exports")]
     # One JVM a consumer on few cores: their collectors and compilers would take them all. The library reports its use to its makers unless told not to.
-    flags = ["-XX:+UseSerialGC", "-Xmx256m", "-Dchronicle.analytics.disable=true", "-Dchronicle.announcer.disable=true"]
+    flags = ["-XX:+UseSerialGC", "-XX:-UsePerfData", "-Xmx256m", f"-Djava.io.tmpdir={directory}", "-Dchronicle.analytics.disable=true",
+             "-Dchronicle.announcer.disable=true"]
     java = os.path.join(PACKAGE, "target", "java")
     return ["java", *flags, *opens, "-cp", f"{java}:{java}/*", "ChroniclePeer", *args]
 
