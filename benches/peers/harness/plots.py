@@ -19,7 +19,7 @@ plt.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "immuta", "font.siz
 COLOURS = {"immuta": "#c1121f", "kekbit": "#2a9d8f", "chronicle": "#8d6e63", "iceoryx2": "#1d6fb8", "aeron": "#7b2cbf", "unix": "#333333",
            "pipe": "#888888", "zeromq": "#e07a1f", "redis": "#b5892b", "nats": "#4f772d"}
 SECOND = {"immuta/mixed/interval/disk", "pipe/sleep/plain/tmpfs", "unix/sleep/plain/tmpfs", "iceoryx2/sleep/lossless/tmpfs"}
-BY_SIZE = ["immuta/mixed/interval/tmpfs", "immuta/mixed/interval/disk", "unix/sleep/batched/tmpfs", "aeron/spin/exclusive/tmpfs", "kekbit/spin/fixed/tmpfs",
+BY_SIZE = ["immuta/mixed/interval/tmpfs", "immuta/mixed/interval/disk", "unix/sleep/batched/tmpfs", "aeron/spin/exclusive/tmpfs", "kekbit/spin/fixed/disk",
            "iceoryx2/spin/lossless/tmpfs", "zeromq/sleep/unbounded/tmpfs", "chronicle/spin/default/disk", "redis/sleep/memory/tmpfs", "nats/sleep/memory/tmpfs"]
 LATE = {
     "readers that spin": ["immuta/spin/interval/tmpfs", "kekbit/spin/fixed/tmpfs", "aeron/spin/exclusive/tmpfs", "iceoryx2/spin/lossless/tmpfs",
