@@ -85,7 +85,10 @@ fn sources(dir: &str) -> Vec<Source> {
         for entry in std::fs::read_dir(&dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display())) {
             let path = entry.unwrap().path();
             if path.is_dir() {
-                dirs.push(path);
+                // What a package of its own has built, as benches/peers does, is not ours to read.
+                if !path.ends_with("target") {
+                    dirs.push(path);
+                }
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 found.push(path);
             }
