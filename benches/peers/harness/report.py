@@ -166,10 +166,9 @@ def document(results):
     head, machine = results.head, results.head["machine"]
     counts = {len(runs) for runs in results.groups.values()}
     runs = max(counts) if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
-    readme = "docs/benchmarks/README.md" if head.get("warm_memory") else "[README.md](README.md)"
     parts = [
         "# Results\n",
-        f"Made by `benches/peers/run`; {readme} says what is measured, and what each row does and does not do. "
+        "Made by `benches/peers/run`; [README.md](README.md) says what is measured, and what each row does and does not do. "
         "Change nothing here by hand: `benches/peers/report` makes this file and the plots from `results.jsonl`.\n",
         f"{'A virtual machine with ' if machine['virtual'] else ''}{machine['cores']} cores of {machine['processor']}, {machine['memory_gib']} GiB, "
         f"Linux {machine['linux']}, {machine['file_systems']['disk']} and tmpfs; {head['began']}; "
