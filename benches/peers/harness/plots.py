@@ -163,6 +163,7 @@ def by_readers(results, directory, name_of):
 
 
 def draw(results, directory, name_of):
-    by_size(results, directory, name_of)
-    percentiles(results, directory, name_of)
-    by_readers(results, directory, name_of)
+    kinds = {key[0] for key in results.groups}
+    for kind, plot in (("throughput", by_size), ("latency", percentiles), ("cost", by_readers)):
+        if kind in kinds:
+            plot(results, directory, name_of)

@@ -164,14 +164,16 @@ def troubles(results):
 
 def document(results):
     head, machine = results.head, results.head["machine"]
-    runs = head["rounds"]
+    counts = {len(runs) for runs in results.groups.values()}
+    runs = max(counts) if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
     parts = [
         "# Results\n",
         "Made by `benches/peers/run`; [README.md](README.md) says what is measured, and what each row does and does not do. "
         "Change nothing here by hand: `benches/peers/report` makes this file and the plots from `results.jsonl`.\n",
         f"{'A virtual machine with ' if machine['virtual'] else ''}{machine['cores']} cores of {machine['processor']}, {machine['memory_gib']} GiB, "
         f"Linux {machine['linux']}, {machine['file_systems']['disk']} and tmpfs; {head['began']}; "
-        + (f"medians of {runs} interleaved runs, and the range in brackets" if runs > 1 else f"one run of each ({head['how']})") + ".\n",
+        + (f"medians of {runs} interleaved runs, and the range in brackets" if max(counts) > 1 else f"one run of each ({head['how']})")
+        + (". Memory was touched and freed before each run, so that the virtual machine held it" if head.get("warm_memory") else "") + ".\n",
         "Versions: " + ", ".join(f"{name} {version}" for name, version in head["versions"].items()) + ".\n",
     ]
     if head["unavailable"]:
@@ -184,17 +186,19 @@ def document(results):
         "![Throughput by size](throughput-by-size.svg)\n",
         throughput(results, [(size, 1) for size in matrix.SIZES]),
         throughput(results, [(size, n) for size in (64, 1024) for n in matrix.CONSUMERS[1:]]),
-        "## Latency\n", "From the intended time of sending, 64 B. Of several consumers the worst one's figure.\n",
-        "![Latency percentiles](latency-percentiles.svg)\n",
     ]
+    if rows_of(results, "latency"):
+        parts += ["## Latency\n", "From the intended time of sending, 64 B. Of several consumers the worst one's figure.\n",
+                  "![Latency percentiles](latency-percentiles.svg)\n"]
     for consumers in matrix.CONSUMERS:
         for rate in matrix.RATES:
             if any(key[0] == "latency" and key[3] == consumers and key[4] == rate for key in results.groups):
                 parts += [f"### {rate:,} records a second, 1 → {consumers}\n", latency(results, consumers, rate)]
-    parts += ["## Cost of a send by number of readers\n",
-              "The sending thread's processor time, flat out, 64 B. The readers never sleep, so that no send wakes one. A thread that waits for readers by "
-              "spinning uses time as well.\n", "![Cost by readers](cost-by-readers.svg)\n", cost(results),
-              "## Processor time\n", "For a record of 64 B, 1 → 1, flat out, of the whole process; a server's is not counted.\n", work(results),
+    if rows_of(results, "cost"):
+        parts += ["## Cost of a send by number of readers\n",
+                  "The sending thread's processor time, flat out, 64 B. The readers never sleep, so that no send wakes one. A thread that waits for readers by "
+                  "spinning uses time as well.\n", "![Cost by readers](cost-by-readers.svg)\n", cost(results)]
+    parts += ["## Processor time\n", "For a record of 64 B, 1 → 1, flat out, of the whole process; a server's is not counted.\n", work(results),
               "## Loss and failures\n", troubles(results)]
     return "\n".join(parts)
 
