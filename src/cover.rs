@@ -134,8 +134,10 @@ impl Cover {
         let mut state = self.state();
         let Some(inner) = fresh(&mut state) else { return false };
         if busy && inner.covered_all.elapsed() < SECOND {
-            // The writer, which may assist meanwhile, shall not have to make a mapping.
-            self.map(inner, inner.index.covered().end, published.end);
+            // The writer, which may assist meanwhile, shall not have to make a mapping. Of what comes next alone: a window reaches far
+            // beyond that, and the published end moves on all the time.
+            let next = inner.index.covered().end;
+            self.map(inner, next, published.end.min(next + BLOCK_MOST));
             return true;
         }
         let result = self.step(inner, published, STEP_BYTES).and_then(|more| {

@@ -48,7 +48,7 @@ pub(crate) struct Opened {
 #[derive(Debug)]
 struct Pulse {
     page: Identity,
-    /// The heartbeat, and the end: a writer without a helper thread moves only that.
+    /// The heartbeat, and the end: a writer without a helper thread moves both only when it appends.
     beat: (u64, u64),
     /// Since when it stands still; `None` where its writer is known to have ended.
     since: Option<Instant>,

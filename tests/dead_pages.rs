@@ -102,7 +102,7 @@ fn the_page_of_a_dead_writer_hides_nothing_of_a_long_log() {
     }
 }
 
-/// A writer that was refused a helper thread stores no heartbeat: its followers see by its records that it lives.
+/// A writer that was refused a helper thread stores no heartbeat while it appends nothing: its followers see by its records that it lives.
 #[test]
 fn a_writer_without_a_helper_thread_is_followed_by_its_page() {
     if !is_root() {

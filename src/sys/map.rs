@@ -86,9 +86,11 @@ impl Mapping {
     }
 
     /// Gives back the memory of a range of a file's mapping: its pages stay in the cache, and are mapped again when they are touched.
+    /// Not for [`private`](Mapping::private) memory, which would be zeros.
     pub(crate) fn give_back(&self, at: u64, len: u64) {
         if at.checked_add(len).is_some_and(|end| end <= self.len()) {
-            // SAFETY: the range lies within a shared mapping of a file, of which this changes no byte. Where it is refused nothing is lost.
+            // SAFETY: the range lies within the mapping; of one of a file, which is shared, no byte changes, and the only caller, `Window`,
+            // has such a one. Where it is refused nothing is lost.
             unsafe { libc::madvise(self.base.as_ptr().add(at as usize).cast(), len as usize, libc::MADV_DONTNEED) };
         }
     }
@@ -216,9 +218,10 @@ mod tests {
     fn what_a_thread_of_the_parent_held_is_unmapped_in_a_child() {
         let file = tempfile::tempfile().unwrap();
         let map = Arc::new(Mapping::writable(&file, 0, 4096).unwrap());
-        let range = format!("{:x}-", map.base.as_ptr() as usize);
-        let is_mapped =
-            || std::fs::read_to_string("/proc/self/maps").unwrap().lines().any(|line| line.starts_with(&range));
+        // By the inode: another test may get the same addresses at once.
+        let inode = std::os::unix::fs::MetadataExt::ino(&file.metadata().unwrap()).to_string();
+        let maps = || std::fs::read_to_string("/proc/self/maps").unwrap();
+        let is_mapped = || maps().lines().any(|line| line.split_whitespace().nth(4) == Some(&inode));
         // As a thread that is not there any more does, it is never dropped.
         std::mem::forget(map.clone());
         assert!(is_mapped());
