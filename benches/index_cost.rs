@@ -2,12 +2,14 @@
 //! weather on a machine that others use too.
 //!
 //! ```sh
-//! cargo bench --bench index_cost
+//! cargo bench --bench index_cost                  # all
+//! cargo bench --bench index_cost -- prepared/64
 //! IMMUTA_BENCH_DIR=/mnt/nvme cargo bench --bench index_cost
 //! ```
 //!
-//! Prints the medians and the quartiles of nanoseconds an append. `growing`: each log from empty to 512 MiB; `prepared`: the space is
-//! made ready when the log is opened, which is not in the figure. Nothing is flushed meanwhile, and before each turn everything is.
+//! Prints the medians and the quartiles of nanoseconds an append, and of pairs of neighbouring turns the median ratio with the range in
+//! which it lies at 95 %. `growing`: each log from empty to 192 MiB; `prepared`: the space is made ready when the log is opened, which is
+//! not in the figure. Nothing is flushed meanwhile, and before each turn everything is.
 
 mod support;
 
@@ -18,30 +20,54 @@ use std::time::Instant;
 use immuta::{Durability, WriterOptions};
 use support::{MIB, SIZE_BYTES, SIZES, discard, payload, quartiles, scaled, shown};
 
-/// Turns of each; an odd number has a median.
-const TURNS: u64 = 15;
+/// Pairs of turns; an odd number has a median.
+const PAIRS: u64 = 201;
 
 fn main() {
     let dir = support::scratch();
     let path = dir.path().join("index_cost.log");
-    println!("ns an append                    with the index            without it        ratio of medians");
+    println!("ns an append                    with the index            without it        ratio of a pair");
     for (what, prepared) in [("prepared", true), ("growing", false)] {
         for size in SIZES {
-            let mut times = [Vec::new(), Vec::new()];
-            for turn in 0..scaled(2 * TURNS, 2) {
-                let with = turn % 2 == 0;
-                times[usize::from(!with)].push(run(&path, size, prepared, with));
+            if !support::is_wanted(&format!("{what}/{size}")) {
+                continue;
             }
-            let [with, without] = times.map(quartiles);
-            let ratio = with[1] / without[1];
-            println!("{:20} {} {} {ratio:12.3}", format!("{what}, {size} B"), shown(with), shown(without));
+            let pairs: Vec<[f64; 2]> = (0..scaled(PAIRS, 1)).map(|turn| pair(&path, size, prepared, turn)).collect();
+            let [with, without] = [0, 1].map(|i| quartiles(pairs.iter().map(|pair| pair[i]).collect()));
+            let [low, ratio, high] = median_and_bounds(pairs.iter().map(|[with, without]| with / without).collect());
+            println!(
+                "{:20} {} {} {ratio:8.3} ({low:.3} to {high:.3})",
+                format!("{what}, {size} B"),
+                shown(with),
+                shown(without)
+            );
         }
     }
 }
 
+/// A turn with the index and one without it, now the one first, now the other.
+fn pair(path: &Path, size: usize, prepared: bool, turn: u64) -> [f64; 2] {
+    if turn.is_multiple_of(2) {
+        let with = run(path, size, prepared, true);
+        [with, run(path, size, prepared, false)]
+    } else {
+        let without = run(path, size, prepared, false);
+        [run(path, size, prepared, true), without]
+    }
+}
+
+/// The median, and the two figures between which that of the whole population lies in 95 % of all cases, whatever its distribution is:
+/// the ranks n/2 - and + 0.98 sqrt(n) (the sign test's, by its normal approximation).
+fn median_and_bounds(mut figures: Vec<f64>) -> [f64; 3] {
+    figures.sort_by(f64::total_cmp);
+    let n = figures.len() as f64;
+    let at = |rank: f64| figures[rank.clamp(0.0, n - 1.0) as usize];
+    [at((n / 2.0 - 0.98 * n.sqrt()).floor() - 1.0), at((n - 1.0) / 2.0), at((n / 2.0 + 0.98 * n.sqrt()).ceil())]
+}
+
 /// Fills a log, and removes it; nanoseconds an append.
 fn run(path: &Path, size: usize, prepared: bool, index: bool) -> f64 {
-    let total = scaled(512 * MIB, MIB);
+    let total = scaled(192 * MIB, MIB);
     let bytes = payload(size);
     let mut options = WriterOptions::new();
     options.durability(Durability::Buffered).index(index);

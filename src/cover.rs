@@ -29,53 +29,84 @@ const WINDOW_BYTES: u64 = 256 * MIB;
 /// An entry for each of these in which records came.
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Ends of blocks on their way from the writer to the helper.
+/// Ends of blocks on their way from the writer to the helper. Each side keeps to its own cache line and looks at the other's only where it
+/// finds nothing else to go on: at a line that the other one has just stored into it would wait longer than for all else of a mark.
 struct Marks {
     slots: Vec<[AtomicU64; 2]>,
-    /// How many were taken; stored under the lock of the state.
-    taken: AtomicU64,
-    /// How many were put in; stored by the writer.
+    writer: WriterSide,
+    helper: HelperSide,
+}
+
+#[repr(align(128))]
+struct WriterSide {
+    /// How many were put in.
     put: AtomicU64,
+    /// How many may have been put in before the helper has to have taken some; the writer's alone.
+    room: AtomicU64,
     /// Where the next one is due; the writer's alone.
     due: AtomicU64,
+}
+
+/// All of it is stored under the lock of the state.
+#[repr(align(128))]
+struct HelperSide {
+    /// How many were taken.
+    taken: AtomicU64,
+    /// How many were put in when it last looked; the helper's alone.
+    seen: AtomicU64,
 }
 
 impl fmt::Debug for Marks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Not the slots: there are thousands.
-        f.debug_struct("Marks").field("taken", &self.taken).field("put", &self.put).finish_non_exhaustive()
+        f.debug_struct("Marks")
+            .field("taken", &self.helper.taken)
+            .field("put", &self.writer.put)
+            .finish_non_exhaustive()
     }
 }
 
 impl Marks {
     fn new(due: u64) -> Marks {
-        let slots = (0..MARKS).map(|_| Default::default()).collect();
-        let (taken, put) = Default::default();
-        Marks { slots, taken, put, due: AtomicU64::new(due) }
+        let (put, taken, seen) = Default::default();
+        Marks {
+            slots: (0..MARKS).map(|_| Default::default()).collect(),
+            writer: WriterSide { put, room: AtomicU64::new(MARKS as u64), due: AtomicU64::new(due) },
+            helper: HelperSide { taken, seen },
+        }
     }
 
     /// For the writer's thread alone. A mark for which there is no place is not needed: the block becomes larger.
     fn put(&self, pair: Pair) {
-        let put = self.put.load(Ordering::Relaxed); // Its own.
-        // Acquire: pairs with the release in `take`, after which the slot is free.
-        if put - self.taken.load(Ordering::Acquire) < MARKS as u64 {
+        let WriterSide { put: number, room, .. } = &self.writer;
+        let put = number.load(Ordering::Relaxed); // Its own.
+        if put == room.load(Ordering::Relaxed) {
+            // Acquire: pairs with the release in `take`, after which the slot is free.
+            room.store(self.helper.taken.load(Ordering::Acquire) + MARKS as u64, Ordering::Relaxed);
+        }
+        if put < room.load(Ordering::Relaxed) {
             let [count, end] = &self.slots[put as usize % MARKS];
             count.store(pair.count, Ordering::Relaxed);
             end.store(pair.end, Ordering::Relaxed);
             // Release: pairs with the acquire in `take`, which so sees the slot.
-            self.put.store(put + 1, Ordering::Release);
+            number.store(put + 1, Ordering::Release);
         }
     }
 
     /// Under the lock of the state.
     fn take(&self) -> Option<Pair> {
-        let taken = self.taken.load(Ordering::Relaxed); // Stored under the same lock.
-        if taken == self.put.load(Ordering::Acquire) {
+        let HelperSide { taken: number, seen } = &self.helper;
+        let taken = number.load(Ordering::Relaxed); // Stored under the same lock, as is `seen`.
+        if taken == seen.load(Ordering::Relaxed) {
+            // Acquire: pairs with the release in `put`.
+            seen.store(self.writer.put.load(Ordering::Acquire), Ordering::Relaxed);
+        }
+        if taken == seen.load(Ordering::Relaxed) {
             return None;
         }
         let [count, end] = &self.slots[taken as usize % MARKS];
         let pair = Pair { count: count.load(Ordering::Relaxed), end: end.load(Ordering::Relaxed) };
-        self.taken.store(taken + 1, Ordering::Release);
+        number.store(taken + 1, Ordering::Release);
         Some(pair)
     }
 }
@@ -121,11 +152,11 @@ impl Cover {
     /// Says that a block may end here, where it is time for one; returns where the next one should end. For the writer's thread.
     #[cold]
     pub(crate) fn mark(&self, published: Pair) -> u64 {
-        if published.end >= self.marks.due.load(Ordering::Relaxed) {
+        if published.end >= self.marks.writer.due.load(Ordering::Relaxed) {
             self.marks.put(published);
-            self.marks.due.store(published.end + BLOCK_BYTES, Ordering::Relaxed);
+            self.marks.writer.due.store(published.end + BLOCK_BYTES, Ordering::Relaxed);
         }
-        self.marks.due.load(Ordering::Relaxed)
+        self.marks.writer.due.load(Ordering::Relaxed)
     }
 
     /// Covers whole blocks, and once a second what there is; `true` where there is more to do. For the helper thread; where that
