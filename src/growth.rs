@@ -1,5 +1,6 @@
 //! Space ahead of the writer: blocks reserved, then filled with zeros, so that a full disk is an error before a byte is
-//! published, and the mapping faults once in 2 MiB. Done by the helper thread; by the writer where that falls behind.
+//! published, and the mapping faults once in 2 MiB. Done by the helper thread; by the writer where that falls behind. On tmpfs
+//! pages are reserved, and zeroed when the writer maps them, since they are mapped one by one in any case.
 
 use std::fs::File;
 use std::io;
@@ -26,6 +27,8 @@ pub(crate) struct Growth {
     file: Arc<File>,
     /// Each record is flushed before the next.
     ordered: bool,
+    /// Reserved space is left for the writer to zero.
+    in_memory: bool,
     /// Bytes below this have blocks and can be stored into. Stored under the lock.
     grown: AtomicU64,
     /// Where the writer was when it last looked.
@@ -47,6 +50,7 @@ impl Growth {
     pub(crate) fn new(file: Arc<File>, end: u64, ordered: bool) -> Growth {
         let state = Mutex::new(State { ended: false, refused_at: None });
         Growth {
+            in_memory: file::is_in_memory(&file),
             file,
             ordered,
             grown: AtomicU64::new(end),
@@ -64,6 +68,11 @@ impl Growth {
     /// How much space should be ready ahead of `used`, in bytes.
     pub(crate) fn ahead(&self, used: u64) -> u64 {
         used.clamp(AHEAD_LEAST, if self.ordered { AHEAD_MOST_ORDERED } else { AHEAD_MOST })
+    }
+
+    /// Whether the file is kept in memory alone: then the first touch of a page zeroes it.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        self.in_memory
     }
 
     /// A file grows by large folios, so that the mapping faults seldom. But a flush writes the whole folio of which one byte was
@@ -126,11 +135,18 @@ impl Growth {
     fn step(&self, need: u64, wanted: u64) -> io::Result<()> {
         let from = self.grown();
         let to = wanted.min(round_down(from, LARGE_PAGE) + STEP_MOST).max(from + 1);
-        let to = match file::grow(&self.file, from, to, self.piece()) {
+        let grow = |to| {
+            if self.in_memory {
+                file::reserve(&self.file, from, to)
+            } else {
+                file::grow(&self.file, from, to, self.piece())
+            }
+        };
+        let to = match grow(to) {
             Ok(()) => to,
             Err(_) if round_up(need, PAGE) < to => {
                 let to = round_up(need, PAGE);
-                file::grow(&self.file, from, to, self.piece())?;
+                grow(to)?;
                 to
             }
             Err(error) => return Err(error),

@@ -1,7 +1,7 @@
 //! What the helper thread does for a writer: growing the file ahead, the heartbeat, waking many sleepers, keeping the index
 //! up, flushing at intervals.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -35,6 +35,8 @@ pub(crate) struct Upkeep {
     more_durable_to_wake: AtomicBool,
     /// The event of the helper's last complete wake-up.
     woken: AtomicU64,
+    /// How many that woke.
+    crowd: AtomicU32,
     progress: Mutex<Progress>,
 }
 
@@ -58,13 +60,30 @@ impl Upkeep {
         header: Option<Weak<Mapping>>,
     ) -> Upkeep {
         let progress = Mutex::new(Progress { seen: durable.pair(), flushed: None, noted: durable.pair().count });
-        let (more_to_wake, more_durable_to_wake, woken) = Default::default();
-        Upkeep { growth, cover, durable, durability, page, header, more_to_wake, more_durable_to_wake, woken, progress }
+        let (more_to_wake, more_durable_to_wake, woken, crowd) = Default::default();
+        Upkeep {
+            growth,
+            cover,
+            durable,
+            durability,
+            page,
+            header,
+            more_to_wake,
+            more_durable_to_wake,
+            woken,
+            crowd,
+            progress,
+        }
     }
 
     /// The event up to which the helper has woken all sleepers.
     pub(crate) fn woken(&self) -> u64 {
         self.woken.load(Ordering::Acquire) // Pairs with the release in `wake_all`.
+    }
+
+    /// How many that woke.
+    pub(crate) fn crowd(&self) -> u32 {
+        self.crowd.load(Ordering::Relaxed)
     }
 
     /// Has the helper wake all that sleep; it is to be nudged.
@@ -98,7 +117,8 @@ impl Upkeep {
     fn wake_all(&self) {
         let event = protocol::commit(&self.page.published);
         // All in one call: where some are woken at a time, as many may be asleep again before the next call, without end.
-        futex::wake(&self.page.published.commit, i32::MAX as u32);
+        let crowd = futex::wake(&self.page.published.commit, i32::MAX as u32);
+        self.crowd.store(crowd, Ordering::Relaxed); // A hint.
         // Complete as of an event before the call: who falls asleep later compares with that one or a later one.
         self.woken.fetch_max(event, Ordering::Release);
     }

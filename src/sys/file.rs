@@ -176,6 +176,11 @@ fn of_type(kind: FsType) -> FileSystem {
     }
 }
 
+/// Whether the file is kept in memory alone, on tmpfs.
+pub(crate) fn is_in_memory(file: &File) -> bool {
+    fstatfs(file).is_ok_and(|stat| stat.filesystem_type() == statfs::TMPFS_MAGIC)
+}
+
 /// Whether space that is reserved for this file stays its own until it is written to.
 pub(crate) fn keeps_reserved_space(file: &File) -> bool {
     // ext2 and ext3 have the magic number of ext4, and a file without extents on ext4 is like one of theirs. This changes no size; it

@@ -36,6 +36,9 @@ use crate::upkeep::Upkeep;
 
 /// How many sleepers the writer wakes itself; the helper thread goes on where there are more.
 const WAKE_MOST: u32 = 2;
+/// Where the helper woke more than this the last time, it wakes all: the writer's own wake-ups would be nearly all of its append, and
+/// the thousandth sleeper is not later for it.
+const CROWD: u32 = 16;
 
 /// Where a record went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -227,8 +230,11 @@ impl Writer {
     #[cold]
     fn wake(&mut self) {
         let Some(work) = &self.work else { return };
-        let helped = work.employed.is_helped();
-        let most = if helped { WAKE_MOST } else { i32::MAX as u32 };
+        let most = match work.employed.is_helped() {
+            true if work.upkeep.crowd() > CROWD => 0,
+            true => WAKE_MOST,
+            false => i32::MAX as u32,
+        };
         if !self.control.wake(work.upkeep.woken(), most) {
             work.upkeep.ask_to_wake();
             work.employed.nudge();
