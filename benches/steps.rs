@@ -36,11 +36,12 @@ fn main() {
     let path = dir.path().join("steps.log");
     for size in SIZES {
         let bytes = payload(size);
-        let appends: [(&str, Step); 7] = [
+        let appends: [(&str, Step); 8] = [
             ("store size and payload", |path, bytes| bare_append(path, bytes, 0)),
             ("+ the count", |path, bytes| bare_append(path, bytes, 1)),
             ("+ slot, end, commit", |path, bytes| bare_append(path, bytes, 2)),
             ("+ full fence, doorbell", |path, bytes| bare_append(path, bytes, 3)),
+            ("+ pages first mapped here", |path, bytes| bare_append(path, bytes, 4)),
             ("append, prepared", |path, bytes| append(path, bytes, true, false)),
             ("append, and the index", |path, bytes| append(path, bytes, true, true)),
             ("append, growing", |path, bytes| append(path, bytes, false, true)),
@@ -79,14 +80,16 @@ fn each(time: Duration, records: u64) -> f64 {
     time.as_nanos() as f64 / records as f64
 }
 
-/// The stores of an append into a file that is mapped and whose pages are there, up to `step`.
+/// The stores of an append into a file that has its pages, up to `step`. All of them were touched before, but in the last step, where they
+/// lie in the page cache and the loop's first store to each maps it: what the library finds in space that was prepared.
 fn bare_append(path: &Path, bytes: &[u8], step: u32) -> f64 {
     let record = SIZE_BYTES + bytes.len() as u64;
     let records = total() / record;
     let file = new_file(path, PAGE + total() + PAGE);
     let map = Mapped::new(&file, PAGE + total() + PAGE);
-    // As the library has it: no fault is left for the loop.
-    (0..total() / PAGE + 2).for_each(|page| map.store(page * PAGE, &[0]));
+    if step < 4 {
+        (0..total() / PAGE + 2).for_each(|page| map.store(page * PAGE, &[0]));
+    }
     let (end, commit, bell) = (map.word(384), map.word(392), map.word(2048));
     let begin = Instant::now();
     let mut at = PAGE;

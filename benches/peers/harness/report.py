@@ -173,7 +173,7 @@ def document(results):
         f"{'A virtual machine with ' if machine['virtual'] else ''}{machine['cores']} cores of {machine['processor']}, {machine['memory_gib']} GiB, "
         f"Linux {machine['linux']}, {machine['file_systems']['disk']} and tmpfs; {head['began']}; "
         + (f"medians of {runs} interleaved runs, and the range in brackets" if max(counts) > 1 else f"one run of each ({head['how']})")
-        + (". Memory was touched and freed before each run, so that the virtual machine held it" if head.get("warm_memory") else "") + ".\n",
+        + (". A file as large as a run needs was written and removed before each run, so that the virtual machine had the memory at hand" if head.get("warm_memory") else "") + ".\n",
         "Versions: " + ", ".join(f"{name} {version}" for name, version in head["versions"].items()) + ".\n",
     ]
     if head["unavailable"]:
