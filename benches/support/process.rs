@@ -1,10 +1,17 @@
 //! Other processes of a bench: its executable again, told by an environment variable what to be.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// The variable that makes this executable one of the other processes: a role and its arguments, in lines.
 const ROLE: &str = "IMMUTA_BENCH_ROLE";
+
+/// Whoever waits longer than this for another process gives up.
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// What this process is to be, with its arguments in lines of their own; `None` in the one that starts the others.
 pub fn role() -> Option<String> {
@@ -36,6 +43,11 @@ impl Process {
 
     /// The next line that it prints.
     pub fn line(&mut self) -> String {
+        if self.lines.buffer().is_empty() {
+            let mut pipe = [PollFd::new(self.lines.get_ref().as_fd(), PollFlags::POLLIN)];
+            let limit = PollTimeout::try_from(LIMIT).expect("a short time");
+            assert_ne!(poll(&mut pipe, limit).expect("a pipe"), 0, "a process of the bench said nothing");
+        }
         let mut line = String::new();
         let read = self.lines.read_line(&mut line).expect("a line");
         assert!(read > 0, "a process of the bench ended before its time");
@@ -49,7 +61,11 @@ impl Process {
 
     /// Waits until it has ended by itself.
     pub fn ends(&mut self) {
-        self.child.wait().expect("it ends");
+        let begin = Instant::now();
+        while self.is_running() {
+            assert!(begin.elapsed() < LIMIT, "a process of the bench did not end");
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Whether it still runs.
