@@ -17,21 +17,18 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, SamplingMode};
 use immuta::{Reader, ReaderOptions, Start, WaitStrategy, Writer};
+use support::process::{self, Process, private_kib, say, wait_for_go};
 use support::{
     HEADER_BYTES, MIB, Mapped, SIZE_BYTES, SIZES, is_test, is_wanted, new_file, now_ns, payload, scaled, sum,
     throughput,
 };
 
-/// The variable that makes this executable one of the other processes: a role and its arguments.
-const ROLE: &str = "IMMUTA_BENCH_ROLE";
 /// Between two appends of the latency table: 10,000 a second.
 const INTERVAL_NS: u64 = 100_000;
 /// The words of the bare hand-over, on lines of their own.
@@ -39,7 +36,7 @@ const WORD: u64 = 0;
 const READY: u64 = 256;
 
 fn main() {
-    if let Ok(role) = std::env::var(ROLE) {
+    if let Some(role) = process::role() {
         let args: Vec<&str> = role.split('\n').collect();
         match args[0] {
             "consume" => consume(Path::new(args[1]), args[2].parse().expect("a number")),
@@ -65,55 +62,6 @@ fn main() {
         memories(&path);
     }
     criterion.final_summary();
-}
-
-/// Another process of this bench; killed when dropped.
-struct Process {
-    child: Child,
-    stdin: Option<ChildStdin>,
-    lines: BufReader<ChildStdout>,
-}
-
-impl Process {
-    fn start(role: &[&str]) -> Process {
-        let exe = std::env::current_exe().expect("this executable");
-        let mut command = Command::new(exe);
-        command.env(ROLE, role.join("\n")).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("this executable runs");
-        let lines = BufReader::new(child.stdout.take().expect("its output is a pipe"));
-        Process { stdin: child.stdin.take(), child, lines }
-    }
-
-    /// The next line that it prints.
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        let read = self.lines.read_line(&mut line).expect("a line");
-        assert!(read > 0, "a process of the bench ended before its time");
-        line.trim_end().to_owned()
-    }
-
-    /// Tells it to go on: the end of its input.
-    fn go(&mut self) {
-        drop(self.stdin.take());
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // One that has ended cannot be killed, and is reaped.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn say(line: &str) {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}").and_then(|()| out.flush()).expect("the bench listens");
-}
-
-/// Until the bench closes the pipe, or has ended.
-fn wait_for_go() {
-    std::io::stdin().read_to_end(&mut Vec::new()).expect("a pipe");
 }
 
 fn throughputs(criterion: &mut Criterion, path: &Path) {
@@ -303,13 +251,6 @@ fn cpu_ns() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-/// Private memory of this process, in KiB: clean and dirty, without what it shares with the page cache.
-fn private_kib() -> u64 {
-    let rollup = std::fs::read_to_string("/proc/self/smaps_rollup").expect("the kernel tells");
-    let lines = rollup.lines().filter(|line| line.starts_with("Private_Clean") || line.starts_with("Private_Dirty"));
-    lines.map(|line| line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number")).sum()
-}
-
 fn idles(path: &Path) {
     println!("\nidle, over {} ms", idle_time().as_millis());
     for role in ["writer", "follower"] {
@@ -318,7 +259,7 @@ fn idles(path: &Path) {
         let cpu: f64 = process.line().parse().expect("a number");
         println!("{role:<34}{:>10.4} % of a core", 100.0 * cpu / idle_time().as_nanos() as f64);
         process.go();
-        process.child.wait().expect("it ends");
+        process.ends();
         drop(writer);
         let _ = std::fs::remove_file(path);
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use nix::sys::signal::SigSet;
 
 use crate::sys::fork::PerProcess;
+use crate::sys::sched;
 use crate::units::HEARTBEAT;
 
 /// What is done for one log at each heartbeat and after each nudge. It must not panic, and must return soon.
@@ -102,6 +103,7 @@ impl Helper {
             }
         }
         let _alive = Alive(&self.alive);
+        sched::wait_for_turn();
         let mut chores = Vec::new();
         loop {
             chores.extend(locked(&self.chores).iter().cloned());

@@ -38,9 +38,16 @@ impl Window {
         unsafe { self.mapping.bytes(from - self.at, to - from) }
     }
 
+    /// Has the processor fetch the cache line of a position, where the window has it.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, position: u64) {
+        self.mapping.prefetch(position.wrapping_sub(self.at));
+    }
+
     /// Gives back the memory of what lies between two positions, where the window has it.
     pub(crate) fn give_back(&self, from: u64, to: u64) {
-        let from = round_up(from.max(self.at), PAGE);
+        // The first page, too, of which the end is passed only now.
+        let from = round_down(from.max(self.at), PAGE);
         let to = round_down(to.min(self.at + self.mapping.len()), PAGE);
         if from < to {
             self.mapping.give_back(from - self.at, to - from);

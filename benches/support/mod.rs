@@ -2,6 +2,8 @@
 
 #![allow(dead_code)] // Each bench uses a part of it.
 
+pub mod process;
+
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;

@@ -8,3 +8,4 @@ pub(crate) mod locks;
 pub(crate) mod map;
 pub(crate) mod origin;
 pub(crate) mod pool;
+pub(crate) mod sched;

@@ -28,7 +28,7 @@ use wait::Waiting;
 /// From here on reading in large steps through a descriptor is faster than through the mapping, which faults.
 const BULK_LEAST: u64 = 16 * KIB;
 /// Of a mapping that was passed over, so much is kept, so that it is given back seldom.
-const PASSED_MOST: u64 = 4 * MIB;
+const PASSED_MOST: u64 = MIB;
 
 /// Follows a log from one record to the next. `Send`.
 #[derive(Debug)]

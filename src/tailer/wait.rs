@@ -102,7 +102,14 @@ impl Tailer {
         };
         let (known, stopper) = (self.known, &self.stopper);
         let extent = view.extent(self.durable);
-        let news = || protocol::end(extent) > known || stopper.is_stopped();
+        // The line of the next record comes over together with the one that says that it is there.
+        let window = self.window.as_deref();
+        let news = || {
+            if let Some(window) = window {
+                window.prefetch(known);
+            }
+            protocol::end(extent) > known || stopper.is_stopped()
+        };
         if !spin.is_zero() && futex::spin(spin, news) {
             return Ok(());
         }
