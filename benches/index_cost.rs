@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Prints the medians and the quartiles of nanoseconds an append, and of pairs of neighbouring turns the median ratio with the range in
-//! which it lies at 95 %. `growing`: each log from empty to 192 MiB; `prepared`: the space is made ready when the log is opened, which is
+//! which it lies at 95 %. `growing`: each log from empty to 512 MiB; `prepared`: the space is made ready when the log is opened, which is
 //! not in the figure. Nothing is flushed meanwhile, and before each turn everything is.
 
 mod support;
@@ -21,7 +21,7 @@ use immuta::{Durability, WriterOptions};
 use support::{MIB, SIZE_BYTES, SIZES, discard, payload, quartiles, scaled, shown};
 
 /// Pairs of turns; an odd number has a median.
-const PAIRS: u64 = 201;
+const PAIRS: u64 = 81;
 
 fn main() {
     let dir = support::scratch();
@@ -67,7 +67,7 @@ fn median_and_bounds(mut figures: Vec<f64>) -> [f64; 3] {
 
 /// Fills a log, and removes it; nanoseconds an append.
 fn run(path: &Path, size: usize, prepared: bool, index: bool) -> f64 {
-    let total = scaled(192 * MIB, MIB);
+    let total = scaled(512 * MIB, MIB);
     let bytes = payload(size);
     let mut options = WriterOptions::new();
     options.durability(Durability::Buffered).index(index);

@@ -28,7 +28,7 @@ pub(crate) struct Growth {
     /// Each record is flushed before the next.
     ordered: bool,
     /// Reserved space is left for the writer to zero.
-    in_memory: bool,
+    in_pages: bool,
     /// Bytes below this have blocks and can be stored into. Stored under the lock.
     grown: AtomicU64,
     /// Where the writer was when it last looked.
@@ -50,7 +50,7 @@ impl Growth {
     pub(crate) fn new(file: Arc<File>, end: u64, ordered: bool) -> Growth {
         let state = Mutex::new(State { ended: false, refused_at: None });
         Growth {
-            in_memory: file::is_in_memory(&file),
+            in_pages: file::is_in_pages(&file),
             file,
             ordered,
             grown: AtomicU64::new(end),
@@ -70,9 +70,9 @@ impl Growth {
         used.clamp(AHEAD_LEAST, if self.ordered { AHEAD_MOST_ORDERED } else { AHEAD_MOST })
     }
 
-    /// Whether the file is kept in memory alone: then the first touch of a page zeroes it.
-    pub(crate) fn is_in_memory(&self) -> bool {
-        self.in_memory
+    /// Whether the file is kept in memory alone, page by page: then the first touch of a page zeroes it.
+    pub(crate) fn is_in_pages(&self) -> bool {
+        self.in_pages
     }
 
     /// A file grows by large folios, so that the mapping faults seldom. But a flush writes the whole folio of which one byte was
@@ -125,8 +125,10 @@ impl Growth {
         if state.ended || state.refused_at == Some(used) || self.grown() >= wanted {
             return false;
         }
+        // An attempt that fails takes all that is free first, in which instant others are refused what they need, such as this log's index.
+        let has_room = file::free_bytes(&self.file).is_ok_and(|free| free >= 2 * STEP_MOST);
         // An error is no news before the writer itself needs the space, and it will find it out then.
-        let grew = self.step(wanted, wanted).is_ok();
+        let grew = has_room && self.step(wanted, wanted).is_ok();
         state.refused_at = (!grew).then_some(used);
         grew
     }
@@ -136,7 +138,7 @@ impl Growth {
         let from = self.grown();
         let to = wanted.min(round_down(from, LARGE_PAGE) + STEP_MOST).max(from + 1);
         let grow = |to| {
-            if self.in_memory {
+            if self.in_pages {
                 file::reserve(&self.file, from, to)
             } else {
                 file::grow(&self.file, from, to, self.piece())

@@ -22,6 +22,8 @@ struct Helper {
     chores: Mutex<Vec<Arc<dyn Chore>>>,
     thread: Mutex<Option<Thread>>,
     alive: AtomicBool,
+    /// A hint: the thread sleeps and does what it is woken for at once.
+    idle: AtomicBool,
 }
 
 static HELPER: PerProcess<Helper> = PerProcess::new();
@@ -45,6 +47,7 @@ pub(crate) fn employ(chore: Arc<dyn Chore>) -> io::Result<Employed> {
         chores: Mutex::new(Vec::new()),
         thread: Mutex::new(None),
         alive: AtomicBool::new(false),
+        idle: AtomicBool::new(false),
     })?;
     let thread = helper.thread();
     locked(&helper.chores).push(chore.clone());
@@ -65,6 +68,11 @@ impl Employed {
     pub(crate) fn is_helped(&self) -> bool {
         // Acquire: pairs with the release in `Alive::drop`.
         self.thread.is_some() && self.helper.alive.load(Ordering::Acquire)
+    }
+
+    /// Whether the chore, if it is nudged now, would be done at once.
+    pub(crate) fn is_at_hand(&self) -> bool {
+        self.helper.idle.load(Ordering::Relaxed) // A hint.
     }
 }
 
@@ -111,7 +119,9 @@ impl Helper {
             for chore in chores.drain(..) {
                 limit = limit.min(chore.run());
             }
+            self.idle.store(true, Ordering::Relaxed);
             thread::park_timeout(limit);
+            self.idle.store(false, Ordering::Relaxed);
         }
     }
 }

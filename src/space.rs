@@ -17,9 +17,9 @@ use crate::sys::file;
 use crate::sys::map::Mapping;
 use crate::units::{KIB, LARGE_PAGE, MIB, PAGE, WINDOW_MOST, round_down, round_up};
 
-/// What is mapped at once of a file in memory: a page at a time would cost half as much again, and more would be felt by the append
-/// that comes to it (about 1 µs a page).
-const FAULT_BYTES: u64 = 32 * KIB;
+/// What is mapped at once of a file that is kept page by page: one at a time would cost half as much again, and more would be felt by the
+/// append that comes to it (about 1 µs a page).
+const FAULT_BYTES: u64 = 16 * KIB;
 
 /// A writer's access to the bytes of its log.
 #[derive(Debug)]
@@ -35,7 +35,9 @@ pub(crate) struct Space {
     window_bytes: u64,
     /// Bytes from `window_at` to here can be stored into.
     ready: u64,
-    /// Of a file in memory, bytes from `window_at` to here do not fault.
+    /// The same, but for faults of a file that is kept page by page; beyond this the next look at the growth is due.
+    reach: u64,
+    /// Of such a file the pages were mapped up to here, where the kernel can.
     faulted: u64,
     /// Nothing below this is ever written.
     floor: u64,
@@ -64,6 +66,7 @@ impl Space {
             window_at: 0,
             window_bytes,
             ready: 0,
+            reach: 0,
             faulted: 0,
             floor: end,
             dirty: end,
@@ -75,6 +78,10 @@ impl Space {
             unshared.map_err(|error| Error::io("reserve space in the log", path, error))?;
             let header = Mapping::writable(&space.file, 0, PAGE);
             space.header = Some(Arc::new(header.map_err(|error| Error::io("map the log", path, error))?));
+            if reserve > 0 && space.growth.is_in_pages() {
+                space.move_window(end, end + 1)?;
+                space.fault_in(end, end + reserve);
+            }
         } else if space.file.metadata().is_ok_and(|metadata| metadata.len() < HEADER_BYTES) {
             space.pwrite(COUNT_OFFSET, &[0; HEADER_BYTES as usize])?;
         }
@@ -89,12 +96,13 @@ impl Space {
 
     /// After this nothing is ready any more, so that every append takes the slow path.
     pub(crate) fn retire(&mut self) {
-        self.ready = 0;
+        (self.ready, self.reach) = (0, 0);
     }
 
     /// In a forked child: gives back what it has of its parent's mappings.
     pub(crate) fn leave_to_parent(&mut self) {
-        (self.window, self.ready) = (None, 0);
+        self.window = None;
+        self.retire();
         if let Some(header) = self.header.take() {
             // SAFETY: the only other holder is the helper thread, for the length of a call, and that is not in this process.
             unsafe { Mapping::unmap_inherited(header) }
@@ -137,6 +145,17 @@ impl Space {
     /// Makes `from..to` ready, or fails with nothing changed but the size of the file. `true` where the helper should be nudged.
     #[cold]
     pub(crate) fn prepare(&mut self, from: u64, to: u64) -> Result<bool> {
+        let nudge = (to > self.reach || from < self.window_at) && self.reach_to(from, to)?;
+        self.ready = self.reach;
+        if self.growth.is_in_pages() {
+            self.ready = self.reach.min(round_up(to, FAULT_BYTES));
+            self.fault_in(from, self.ready);
+        }
+        Ok(nudge)
+    }
+
+    /// Grows the file and moves the window, so that they have `from..to`. `true` where the helper should be nudged.
+    fn reach_to(&mut self, from: u64, to: u64) -> Result<bool> {
         self.grow_to(to)?;
         let window_end = self.window_at + self.window.as_ref().map_or(0, Mapping::len);
         if self.window.is_none() || from < self.window_at || to > window_end {
@@ -147,18 +166,15 @@ impl Space {
         let ahead = self.growth.ahead(to);
         // The next look at the growth is due when a part of what should be ahead is used up.
         let next_look = (to + (ahead / 8).max(16 * KIB)).max(grown.saturating_sub(ahead));
-        self.ready = next_look.min(grown).min(window_end).max(to);
-        if self.growth.is_in_memory() {
-            self.ready = self.ready.min(round_up(to, FAULT_BYTES));
-            self.fault_in(from);
-        }
+        self.reach = next_look.min(grown).min(window_end).max(to);
         Ok(self.growth.advance(to))
     }
 
-    /// Maps and zeroes the pages from `from` to what is ready, in one call.
-    fn fault_in(&mut self, from: u64) {
+    /// Maps and zeroes the pages of `from..to` that the window has, in one call.
+    fn fault_in(&mut self, from: u64, to: u64) {
+        let window_end = self.window_at + self.window.as_ref().map_or(0, Mapping::len);
         let from = round_down(from, PAGE).max(self.faulted);
-        let to = round_up(self.ready, PAGE);
+        let to = round_up(to, PAGE).min(window_end);
         if let Some(window) = self.window.as_ref().filter(|_| from < to) {
             // Where the kernel cannot, the stores fault.
             window.populate(from - self.window_at, to - from);
@@ -173,7 +189,8 @@ impl Space {
 
     fn move_window(&mut self, from: u64, to: u64) -> Result<()> {
         // The old one first, since the address space may be short. Nothing is ready until there is a new one.
-        (self.window, self.ready) = (None, 0);
+        self.window = None;
+        self.retire();
         let at = round_down(from, LARGE_PAGE);
         let least = round_up(to - at, LARGE_PAGE);
         let window = Mapping::as_much_as(self.window_bytes, least, |len| Mapping::writable(&self.file, at, len));

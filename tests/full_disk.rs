@@ -162,3 +162,29 @@ fn small_appends_use_the_last_bytes_of_a_disk() {
         assert!(log.bytes() == encode(&vec![[5; 100]; count as usize]));
     });
 }
+
+/// What the helper thread tries to get ahead takes all that is left for an instant, in which the index is refused what it needs, and is
+/// given up for good.
+#[test]
+fn the_index_is_not_given_up_while_there_is_room_for_it() {
+    if !is_root() {
+        return;
+    }
+    let mount = Mount::tmpfs(64 * MIB);
+    let log = Log::at(mount.dir.join("events.log"));
+    let mut writer = log.writer();
+    let mut count = 0;
+    let free = || {
+        let free = nix::sys::statvfs::statvfs(&mount.dir).unwrap();
+        free.blocks_available() * free.fragment_size()
+    };
+    while free() > 4 * MIB {
+        (0..20).for_each(|_| drop(writer.append(&[5; 1000]).unwrap()));
+        writer.sync().unwrap();
+        count += 20;
+    }
+    assert!(count > 40_000, "{count} records");
+    writer.close().unwrap();
+    let index = std::fs::metadata(mount.dir.join("events.log.idx")).map_or(0, |metadata| metadata.len());
+    assert!(index > count / 20 * 64, "the index is gone or begins anew: {index} bytes");
+}

@@ -53,3 +53,9 @@ fn every_sleep_of_one_reader_ends_by_a_wake_up() {
 fn every_sleep_of_several_readers_ends_by_a_wake_up() {
     ping_pong(5, rounds(3_000, 20_000));
 }
+
+/// So many that the helper thread wakes all of them.
+#[test]
+fn every_sleep_of_a_crowd_ends_by_a_wake_up() {
+    ping_pong(20, rounds(500, 5_000));
+}

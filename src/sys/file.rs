@@ -12,6 +12,7 @@ use std::time::UNIX_EPOCH;
 use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::statfs::{self, FsType, fstatfs};
+use nix::sys::statvfs::fstatvfs;
 
 use crate::error::{Error, Result};
 use crate::units::{LARGE_PAGE, PAGE, round_down};
@@ -176,9 +177,16 @@ fn of_type(kind: FsType) -> FileSystem {
     }
 }
 
-/// Whether the file is kept in memory alone, on tmpfs.
-pub(crate) fn is_in_memory(file: &File) -> bool {
+/// Whether the file is kept in memory alone, page by page: on tmpfs without large pages.
+pub(crate) fn is_in_pages(file: &File) -> bool {
     fstatfs(file).is_ok_and(|stat| stat.filesystem_type() == statfs::TMPFS_MAGIC)
+        && file.metadata().is_ok_and(|metadata| metadata.blksize() == PAGE)
+}
+
+/// The bytes that are free where the file is, for a user without privileges.
+pub(crate) fn free_bytes(file: &File) -> io::Result<u64> {
+    let stat = fstatvfs(file)?;
+    Ok(stat.blocks_available() * stat.fragment_size())
 }
 
 /// Whether space that is reserved for this file stays its own until it is written to.

@@ -109,6 +109,8 @@ impl Mapping {
     /// Has the processor fetch the cache line of a byte, where it can, and goes on.
     #[inline(always)]
     pub(crate) fn prefetch(&self, at: u64) {
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = at;
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a hint, which touches no memory that the program could see and does not fault, whatever the address is.
         unsafe {

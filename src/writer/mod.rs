@@ -36,8 +36,8 @@ use crate::upkeep::Upkeep;
 
 /// How many sleepers the writer wakes itself; the helper thread goes on where there are more.
 const WAKE_MOST: u32 = 2;
-/// Where the helper woke more than this the last time, it wakes all: the writer's own wake-ups would be nearly all of its append, and
-/// the thousandth sleeper is not later for it.
+/// Where the helper woke more than this the last time, and has nothing else to do, it wakes all: the writer's own wake-ups would be nearly
+/// all of its append. The first sleeper is later by the helper's own wake-up, the last one is not.
 const CROWD: u32 = 16;
 
 /// Where a record went.
@@ -231,7 +231,7 @@ impl Writer {
     fn wake(&mut self) {
         let Some(work) = &self.work else { return };
         let most = match work.employed.is_helped() {
-            true if work.upkeep.crowd() > CROWD => 0,
+            true if work.upkeep.crowd() > CROWD && work.employed.is_at_hand() => 0,
             true => WAKE_MOST,
             false => i32::MAX as u32,
         };
