@@ -173,7 +173,7 @@ def document(results):
         f"{'A virtual machine with ' if machine['virtual'] else ''}{machine['cores']} cores of {machine['processor']}, {machine['memory_gib']} GiB, "
         f"Linux {machine['linux']}, {machine['file_systems']['disk']} and tmpfs; {head['began']}; "
         + (f"medians of {runs} interleaved runs, and the range in brackets" if max(counts) > 1 else f"one run of each ({head['how']})")
-        + (". A file as large as a run needs was written and removed before each run, so that the virtual machine had the memory at hand" if head.get("warm_memory") else "") + ".\n",
+        + (". Before each run of a row that keeps its data in files (latency apart) a file as large as it may need was written and removed, so that the virtual machine had the memory at hand" if head.get("warm_memory") else "") + ".\n",
         "Versions: " + ", ".join(f"{name} {version}" for name, version in head["versions"].items()) + ".\n",
     ]
     if head["unavailable"]:
