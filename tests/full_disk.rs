@@ -179,7 +179,9 @@ fn the_index_is_not_given_up_while_there_is_room_for_it() {
         free.blocks_available() * free.fragment_size()
     };
     while free() > 4 * MIB {
-        (0..20).for_each(|_| drop(writer.append(&[5; 1000]).unwrap()));
+        for _ in 0..20 {
+            writer.append(&[5; 1000]).unwrap();
+        }
         writer.sync().unwrap();
         count += 20;
     }
