@@ -1,120 +1,35 @@
 //! Keeping the index up with the log: the writer marks where blocks end, and the helper thread, or the writer where it
 //! has to, takes their checksums. On the hot path that is one comparison.
 
-use std::fmt;
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::format::index::{BLOCK_BYTES, Block};
 use crate::index::IndexWriter;
+use crate::marks::{MARKS, Marks};
 use crate::protocol::Pair;
 use crate::scan;
 use crate::sys::file;
 use crate::units::MIB;
 use crate::window::Window;
 
-/// Marks that wait for the helper: it may be 256 MiB behind before blocks become larger and have to be cut by a walk.
-const MARKS: usize = 4096;
 /// A block of more records than one that is larger than this is cut by a walk, so that a seek walks little.
 const BLOCK_MOST: u64 = 4 * BLOCK_BYTES;
 /// What one step covers at the most: other work of the helper waits no longer than that takes.
 const STEP_BYTES: u64 = 8 * MIB;
 /// Where more than this came since the last look the writer is in a burst, at the speed of memory, and taking checksums beside it would
-/// slow it by 3 to 6 % at 1 KiB (bench `index_cost`): they are taken behind the burst,
+/// slow it by 3 to 6 % at 1 KiB (bench `index_cost`): they are taken behind the burst.
 const BURST: u64 = 16 * MIB;
-/// but it is not put off further than this: marks must not run short.
+/// But no further behind than this: marks must not run short.
 const BURST_MOST: u64 = MARKS as u64 * BLOCK_BYTES / 2;
 /// Of the mapping by which checksums are taken.
 const WINDOW_BYTES: u64 = 256 * MIB;
 /// An entry for each of these in which records came.
 const SECOND: Duration = Duration::from_secs(1);
-
-/// Ends of blocks on their way from the writer to the helper. Each side's numbers have a cache line of their own, and the other one looks at
-/// it only where it finds nothing else to go on: for a line that was just stored into it would wait longer than for all else of a mark.
-struct Marks {
-    slots: Vec<[AtomicU64; 2]>,
-    writer: WriterSide,
-    helper: HelperSide,
-}
-
-#[repr(align(128))]
-struct WriterSide {
-    /// How many were put in.
-    put: AtomicU64,
-    /// How many may have been put in before the helper has to have taken some; the writer's alone.
-    room: AtomicU64,
-    /// Where the next one is due; the writer's alone.
-    due: AtomicU64,
-}
-
-/// All of it is stored under the lock of the state.
-#[repr(align(128))]
-struct HelperSide {
-    /// How many were taken.
-    taken: AtomicU64,
-    /// How many were put in when it last looked.
-    seen: AtomicU64,
-}
-
-impl fmt::Debug for Marks {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the slots: there are thousands.
-        f.debug_struct("Marks")
-            .field("taken", &self.helper.taken)
-            .field("put", &self.writer.put)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Marks {
-    fn new(due: u64) -> Marks {
-        let (put, taken, seen) = Default::default();
-        Marks {
-            slots: (0..MARKS).map(|_| Default::default()).collect(),
-            writer: WriterSide { put, room: AtomicU64::new(MARKS as u64), due: AtomicU64::new(due) },
-            helper: HelperSide { taken, seen },
-        }
-    }
-
-    /// For the writer's thread alone. A mark for which there is no place is not needed: the block becomes larger.
-    fn put(&self, pair: Pair) {
-        let WriterSide { put: number, room, .. } = &self.writer;
-        let put = number.load(Ordering::Relaxed); // Its own.
-        if put == room.load(Ordering::Relaxed) {
-            // Acquire: pairs with the release in `take`, after which the slot is free.
-            room.store(self.helper.taken.load(Ordering::Acquire) + MARKS as u64, Ordering::Relaxed);
-        }
-        if put < room.load(Ordering::Relaxed) {
-            let [count, end] = &self.slots[put as usize % MARKS];
-            count.store(pair.count, Ordering::Relaxed);
-            end.store(pair.end, Ordering::Relaxed);
-            // Release: pairs with the acquire in `take`, which so sees the slot.
-            number.store(put + 1, Ordering::Release);
-        }
-    }
-
-    /// Under the lock of the state.
-    fn take(&self) -> Option<Pair> {
-        let HelperSide { taken: number, seen } = &self.helper;
-        let taken = number.load(Ordering::Relaxed); // Stored under the same lock, as is `seen`.
-        if taken == seen.load(Ordering::Relaxed) {
-            // Acquire: pairs with the release in `put`.
-            seen.store(self.writer.put.load(Ordering::Acquire), Ordering::Relaxed);
-        }
-        if taken == seen.load(Ordering::Relaxed) {
-            return None;
-        }
-        let [count, end] = &self.slots[taken as usize % MARKS];
-        let pair = Pair { count: count.load(Ordering::Relaxed), end: end.load(Ordering::Relaxed) };
-        number.store(taken + 1, Ordering::Release);
-        Some(pair)
-    }
-}
 
 /// The index of a log that is written, shared by its writer and the helper thread.
 #[derive(Debug)]
@@ -132,8 +47,6 @@ struct State {
     /// Where mappings are not to be relied on, blocks are read.
     mapped: bool,
     window: Option<Window>,
-    /// What was published when the helper last looked.
-    seen: u64,
     /// A mark that was taken and lies beyond what one step covers, or beyond what was known to be published.
     next: Option<Pair>,
     /// It could not be written, and is to be taken away; that has failed so far.
@@ -146,7 +59,6 @@ impl Cover {
     pub(crate) fn new(path: &Path, file: Arc<File>, index: Option<IndexWriter>, mapped: bool) -> Cover {
         let due = index.as_ref().map_or(0, |index| index.covered().end) + BLOCK_BYTES;
         let state = index.map(|index| State {
-            seen: index.covered().end,
             index,
             mapped,
             window: None,
@@ -160,29 +72,25 @@ impl Cover {
     /// Says that a block may end here, where it is time for one; returns where the next one should end. For the writer's thread.
     #[cold]
     pub(crate) fn mark(&self, published: Pair) -> u64 {
-        if published.end >= self.marks.writer.due.load(Ordering::Relaxed) {
-            self.marks.put(published);
-            self.marks.writer.due.store(published.end + BLOCK_BYTES, Ordering::Relaxed);
-        }
-        self.marks.writer.due.load(Ordering::Relaxed)
+        self.marks.mark(published)
     }
 
     /// Covers whole blocks, and once a second what there is; `true` where there is more to do now. For the helper thread; where that
-    /// is `busy` with what the writer would have to wait for, and in a burst, nothing is covered before the second has passed.
-    pub(crate) fn advance(&self, published: Pair, busy: bool) -> bool {
+    /// is `busy` with what the writer would have to wait for, and in a burst, of which `came` bytes came since the last look, nothing is
+    /// covered before the second has passed.
+    pub(crate) fn advance(&self, published: Pair, came: u64, busy: bool) -> bool {
         let mut state = self.state();
         let Some(inner) = fresh(&mut state) else { return false };
-        let came = published.end.saturating_sub(inner.seen);
-        inner.seen = published.end;
+        // A flush may have covered more since the caller looked.
+        let covered = inner.index.covered();
+        let published = if published.count < covered.count { covered } else { published };
         if busy && inner.covered_all.elapsed() < SECOND {
             // The writer, which may assist meanwhile, shall not have to make a mapping. Of what comes next alone: a window reaches far
             // beyond that, and the published end moves on all the time.
-            let next = inner.index.covered().end;
-            self.map(inner, next, published.end.min(next + BLOCK_MOST));
+            self.map(inner, covered.end, published.end.min(covered.end + BLOCK_MOST));
             return true;
         }
-        let behind = published.end - inner.index.covered().end;
-        if came > BURST && behind < BURST_MOST && inner.covered_all.elapsed() < SECOND {
+        if came > BURST && published.end - covered.end < BURST_MOST && inner.covered_all.elapsed() < SECOND {
             return false;
         }
         let result = self.step(inner, published, STEP_BYTES).and_then(|more| {
@@ -369,25 +277,40 @@ fn give_up(state: &mut Option<State>) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::FileExt;
+
+    /// Of a log of so many zeros.
+    fn cover(dir: &Path, bytes: u64) -> Cover {
+        let path = dir.join("log");
+        let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+        file.set_len(bytes).unwrap();
+        let index = IndexWriter::create(&path, &file.metadata().unwrap(), [1, 2]).unwrap();
+        Cover::new(&path, Arc::new(file), Some(index), true)
+    }
+
+    fn covered(cover: &Cover) -> Pair {
+        cover.state().as_ref().unwrap().index.covered()
+    }
+
+    /// However slow a test is, the second has not passed.
+    fn stop_the_clock(cover: &Cover) {
+        cover.state().as_mut().unwrap().covered_all = Instant::now() + 1000 * SECOND;
+    }
 
     #[test]
     fn a_burst_is_covered_behind_it_and_a_long_one_in_its_midst() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("log");
-        let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
-        file.set_len(BURST_MOST + 6 * BURST).unwrap();
-        let index = IndexWriter::create(&path, &file.metadata().unwrap(), [1, 2]).unwrap();
-        let cover = Cover::new(&path, Arc::new(file), Some(index), true);
+        let cover = cover(dir.path(), BURST_MOST + 6 * BURST);
         let pair = |count| Pair { count, end: 8 + count * BLOCK_BYTES };
         let mut marked = 0;
         let mut look = |blocks: u64| {
             (marked + 1..=blocks).for_each(|count| cover.marks.put(pair(count)));
+            let mut came = (blocks - marked) * BLOCK_BYTES;
             marked = blocks;
-            // However slow this test is, the second has not passed.
-            cover.state().as_mut().unwrap().covered_all = Instant::now() + 1000 * SECOND;
-            while cover.advance(pair(blocks), false) {}
-            cover.state().as_ref().unwrap().index.covered() == pair(blocks)
+            stop_the_clock(&cover);
+            while cover.advance(pair(blocks), came, false) {
+                came = 0;
+            }
+            covered(&cover) == pair(blocks)
         };
         let burst = BURST / BLOCK_BYTES + 1;
         assert!(look(burst - 1), "so much is no burst");
@@ -401,20 +324,37 @@ mod tests {
         assert!(looks > 2 && end * BLOCK_BYTES < 2 * BURST + BURST_MOST, "{looks} looks, {end} blocks");
     }
 
+    /// The helper looks, the writer flushes, and only then the helper has the lock: its thread ended, where numbers must not wrap.
+    #[test]
+    fn a_look_that_is_older_than_a_flush_takes_nothing_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let cover = cover(dir.path(), 40 * BLOCK_BYTES);
+        let (old, new) = (Pair { count: 1, end: 8 + BLOCK_BYTES }, Pair { count: 4, end: 8 + 4 * BLOCK_BYTES });
+        cover.mark(old);
+        cover.complete(new);
+        for (came, busy) in [(0, true), (2 * BURST, false), (0, false)] {
+            stop_the_clock(&cover);
+            cover.advance(old, came, busy);
+            assert_eq!(covered(&cover), new);
+        }
+        cover.state().as_mut().unwrap().covered_all = Instant::now() - SECOND;
+        assert!(!cover.advance(old, 0, false), "it is time to cover all, and that is done");
+        assert_eq!(covered(&cover), new);
+    }
+
     #[test]
     fn a_waiting_writer_covers_the_blocks_that_it_marked_but_none_that_takes_long() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("log");
-        let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
-        file.write_all_at(&[1; 40 * BLOCK_BYTES as usize], 0).unwrap();
-        let index = IndexWriter::create(&path, &file.metadata().unwrap(), [1, 2]).unwrap();
-        let cover = Cover::new(&path, Arc::new(file), Some(index), true);
-        let covered = || cover.state().as_ref().unwrap().index.covered();
+        let cover = cover(dir.path(), 40 * BLOCK_BYTES);
+        let covered = || covered(&cover);
         let (one, two) = (Pair { count: 1, end: 8 + BLOCK_BYTES }, Pair { count: 2, end: 8 + 2 * BLOCK_BYTES });
         cover.mark(one);
         cover.mark(two);
         assert!(!cover.assist(two), "nothing is mapped yet, which takes long");
-        assert!(cover.advance(Pair { count: 0, end: 8 + 30 * BLOCK_BYTES }, true), "the helper is busy, and maps it");
+        assert!(
+            cover.advance(Pair { count: 0, end: 8 + 30 * BLOCK_BYTES }, 0, true),
+            "the helper is busy, and maps it"
+        );
         assert!(cover.assist(two));
         assert_eq!(covered(), one);
         assert!(!cover.assist(two), "there is no other one");
@@ -424,7 +364,7 @@ mod tests {
         cover.mark(large);
         assert!(!cover.assist(large));
         assert_eq!(covered(), two);
-        assert!(!cover.advance(large, false));
+        assert!(!cover.advance(large, 0, false));
         assert_eq!(covered(), large, "the helper has it, though the writer had looked at it");
 
         // A flush has covered what is only then marked; behind it lies a large one.

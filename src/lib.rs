@@ -38,6 +38,7 @@ mod format;
 mod growth;
 mod helper;
 mod index;
+mod marks;
 mod opened;
 mod protocol;
 mod reader;

@@ -2,7 +2,7 @@
 //! up, flushing at intervals.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::cover::Cover;
@@ -97,6 +97,10 @@ impl Upkeep {
         self.more_durable_to_wake.store(true, Ordering::Release); // As above.
     }
 
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// For a writer without a helper thread.
     pub(crate) fn run_if_due(&self) {
         let last = self.page.heartbeat.load(Ordering::Relaxed); // Its own.
@@ -123,11 +127,9 @@ impl Upkeep {
         self.woken.fetch_max(event, Ordering::Release);
     }
 
-    /// Flushes, or notes what is durable, when it is time; returns how soon it wants to look again.
-    fn make_durable(&self, published: Pair) -> Duration {
-        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
-        let busy = if published == progress.seen { HEARTBEAT } else { BUSY };
-        progress.seen = published;
+    /// Flushes, or notes what is durable, when it is time; returns how soon it wants to look again, at the latest after `busy`.
+    fn make_durable(&self, published: Pair, busy: Duration) -> Duration {
+        let mut progress = self.progress();
         let interval = match self.durability {
             Durability::Buffered => return busy,
             Durability::Interval(interval) => interval.max(BUSY),
@@ -167,8 +169,9 @@ impl Chore for Upkeep {
         let Some(published) = (0..1000).find_map(|_| protocol::try_pair(&self.page.published)) else {
             return Duration::ZERO;
         };
-        let behind = self.cover.advance(published, more);
-        let soon = self.make_durable(published);
+        let last = std::mem::replace(&mut self.progress().seen, published);
+        let behind = self.cover.advance(published, published.end.saturating_sub(last.end), more);
+        let soon = self.make_durable(published, if published == last { HEARTBEAT } else { BUSY });
         if more || behind { Duration::ZERO } else { soon }
     }
 }

@@ -42,6 +42,11 @@ fn is_full<T: std::fmt::Debug>(result: Result<T>) {
     }
 }
 
+fn free(path: &std::path::Path) -> u64 {
+    let stat = nix::sys::statvfs::statvfs(path).unwrap();
+    stat.blocks_available() * stat.fragment_size()
+}
+
 fn record(n: u64) -> Vec<u8> {
     vec![n as u8; 1000 + n as usize % 3000]
 }
@@ -155,8 +160,7 @@ fn small_appends_use_the_last_bytes_of_a_disk() {
         }
         let bytes = count * 108;
         assert!(bytes > before, "{count} records");
-        let free = nix::sys::statvfs::statvfs(&log.path).unwrap();
-        let free = free.blocks_available() * free.fragment_size();
+        let free = free(&log.path);
         assert!(free < 256 << 10, "an append failed although {free} bytes are free; {bytes} were appended");
         writer.close().unwrap();
         assert!(log.bytes() == encode(&vec![[5; 100]; count as usize]));
@@ -174,11 +178,7 @@ fn the_index_is_not_given_up_while_there_is_room_for_it() {
     let log = Log::at(mount.dir.join("events.log"));
     let mut writer = log.writer();
     let mut count = 0;
-    let free = || {
-        let free = nix::sys::statvfs::statvfs(&mount.dir).unwrap();
-        free.blocks_available() * free.fragment_size()
-    };
-    while free() > 4 * MIB {
+    while free(&mount.dir) > 4 * MIB {
         for _ in 0..20 {
             writer.append(&[5; 1000]).unwrap();
         }

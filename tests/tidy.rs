@@ -11,7 +11,7 @@ const LAYERS: &[&[&str]] = &[
     &["format", "sys"],
     &["protocol", "stop"],
     &["control", "growth", "helper", "scan", "window"],
-    &["index"],
+    &["index", "marks"],
     &["cover", "recovery"],
     &["durable"],
     &["opened", "space", "survey", "upkeep"],

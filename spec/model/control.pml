@@ -56,6 +56,10 @@
 #define WAKE_MOST 2  /* sleepers that the writer wakes itself */
 #endif
 
+#ifndef CROWDS
+#define CROWDS 0     /* whether the writer may leave all of them to the helper */
+#endif
+
 #ifndef CALM
 #define CALM (SLEEP_ALONE -> 0 : 3)  /* ticks after the last act of a writer, within which all must have been delivered */
 #endif
@@ -296,6 +300,10 @@ to_page:
     :: else -> announced = 0; goto awake
     fi;
 #endif
+    if
+    :: CROWDS -> STEP(asked = 1 - NO_HELPER;); goto awake
+    :: true -> skip
+    fi;
     STEP(futex_wake(turn, WAKE_MOST, n););
     if
     :: n < WAKE_MOST || WOKEN_TOO_SOON -> woken = event; n = 0

@@ -186,7 +186,9 @@ pub(crate) fn is_in_pages(file: &File) -> bool {
 /// The bytes that are free where the file is, for a user without privileges.
 pub(crate) fn free_bytes(file: &File) -> io::Result<u64> {
     let stat = fstatvfs(file)?;
-    Ok(stat.blocks_available() * stat.fragment_size())
+    // A tmpfs without a limit says that it has none at all.
+    let is_limited = stat.blocks() > 0;
+    Ok(if is_limited { stat.blocks_available().saturating_mul(stat.fragment_size()) } else { u64::MAX })
 }
 
 /// Whether space that is reserved for this file stays its own until it is written to.
