@@ -30,6 +30,7 @@ compile_error!(
 
 #[cfg(feature = "capi")]
 mod capi;
+mod chunk;
 mod control;
 mod cover;
 mod durable;

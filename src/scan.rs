@@ -6,16 +6,15 @@ use std::path::Path;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::atomic::fence;
 
+use crate::chunk::{CHUNK_BYTES, Chunk};
 use crate::error::{Error, Result};
 use crate::format::index::BLOCK_BYTES;
-use crate::format::log::{COUNT_OFFSET, HEADER_BYTES, SIZE_BYTES, most_records, next_position, number_at};
+use crate::format::log::{COUNT_OFFSET, HEADER_BYTES, SIZE_BYTES, most_records, next_position};
 use crate::protocol::Pair;
 use crate::sys::file::read_at;
 use crate::sys::map::Mapping;
 use crate::units::{GIB, KIB, PAGE};
 
-/// The step of reading where much is to be read: 128 to 256 KiB are the fastest (FACTS).
-pub(crate) const CHUNK_BYTES: u64 = 256 * KIB;
 /// The step where most of what is read would be skipped.
 const CHUNK_LEAST: u64 = 4 * KIB;
 
@@ -24,82 +23,6 @@ pub(crate) const COPIED_MOST: u64 = GIB;
 
 /// Reads of the count before it is looked at in another way.
 const COUNT_READS_MOST: u32 = 16;
-
-/// Bytes of a file as they were when they were read.
-#[derive(Debug, Default)]
-pub(crate) struct Chunk {
-    bytes: Vec<u8>,
-    /// The position of the first byte.
-    at: u64,
-    /// How many bytes count; the buffer may be longer.
-    len: usize,
-}
-
-impl Chunk {
-    /// An empty chunk that reuses a buffer.
-    pub(crate) fn with_buffer(bytes: Vec<u8>) -> Chunk {
-        Chunk { bytes, at: 0, len: 0 }
-    }
-
-    pub(crate) fn into_buffer(self) -> Vec<u8> {
-        self.bytes
-    }
-
-    pub(crate) fn has_no_buffer(&self) -> bool {
-        self.bytes.is_empty()
-    }
-
-    pub(crate) fn end(&self) -> u64 {
-        self.at + self.len as u64
-    }
-
-    /// Reads up to `len` bytes at `position`, fewer where the file ends.
-    pub(crate) fn fill(&mut self, file: &File, position: u64, len: u64) -> io::Result<()> {
-        let len = len as usize;
-        self.len = 0;
-        if self.bytes.len() < len {
-            // At once in full, so that it is allocated once.
-            self.bytes.resize(len.max(CHUNK_BYTES as usize), 0);
-        }
-        self.len = read_at(file, &mut self.bytes[..len], position)?;
-        self.at = position;
-        Ok(())
-    }
-
-    /// Forgets the bytes at and beyond `position`.
-    pub(crate) fn cut(&mut self, position: u64) {
-        self.len = self.len.min(position.saturating_sub(self.at) as usize);
-    }
-
-    /// The number at `position`, if all of it is here.
-    #[inline]
-    pub(crate) fn number(&self, position: u64) -> Option<u64> {
-        number_at(&self.bytes[..self.len], position.checked_sub(self.at)? as usize)
-    }
-
-    /// Where in the chunk the payload of the record at `position` lies, and its size, if all of it is here.
-    #[inline(always)]
-    pub(crate) fn payload_at(&self, position: u64) -> Option<(usize, usize)> {
-        let at = position.checked_sub(self.at)? as usize;
-        let (size, rest) = self.bytes[..self.len].get(at..)?.split_first_chunk()?;
-        let size = u64::from_le_bytes(*size);
-        (size <= rest.len() as u64).then_some((at + SIZE_BYTES as usize, size as usize))
-    }
-
-    /// What [`payload_at`](Chunk::payload_at) has found.
-    #[inline(always)]
-    pub(crate) fn payload(&self, (at, size): (usize, usize)) -> &[u8] {
-        &self.bytes[at..at + size]
-    }
-
-    /// The bytes at `position`, if all of them are here.
-    #[inline]
-    pub(crate) fn slice(&self, position: u64, len: u64) -> Option<&[u8]> {
-        let from = position.checked_sub(self.at)?;
-        let to = from.checked_add(len).filter(|to| *to <= self.len as u64)?;
-        Some(&self.bytes[from as usize..to as usize])
-    }
-}
 
 /// The number of records that a file says it has, and whether it can be so. A file without a byte has none.
 pub(crate) fn count(path: &Path, file: &File) -> Result<u64> {

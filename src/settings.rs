@@ -6,11 +6,13 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReadMode {
-    /// Large steps through a descriptor where there is much to read, the mapping where there is little (the default).
+    /// Through the mapping while there is a control page, through descriptors otherwise (the default). Where much is to be read it is
+    /// made ready in steps, so that bytes which the file does not have, or the disk cannot read, are an error; what a writer has just
+    /// written is touched at once, so that somebody's truncation of a live log may end the process with SIGBUS.
     /// On a file system of which nothing is known it is [`Pread`](ReadMode::Pread).
     #[default]
     Auto,
-    /// Only through the mapping, while there is a control page. Somebody's truncation of the file ends the process with SIGBUS.
+    /// The same, all of it touched at once: no system call where records are there.
     Mapped,
     /// Only through descriptors: for a log that is not trusted.
     Pread,

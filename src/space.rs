@@ -14,7 +14,7 @@ use crate::format::log::{COUNT_OFFSET, HEADER_BYTES};
 use crate::growth::Growth;
 use crate::sys::fault;
 use crate::sys::file;
-use crate::sys::map::Mapping;
+use crate::sys::map::{Access, Mapping};
 use crate::units::{KIB, LARGE_PAGE, MIB, PAGE, WINDOW_MOST, round_down, round_up};
 
 /// What is mapped at once of a file that is kept page by page: one at a time would cost half as much again, and more would be felt by the
@@ -177,7 +177,7 @@ impl Space {
         let to = round_up(to, PAGE).min(window_end);
         if let Some(window) = self.window.as_ref().filter(|_| from < to) {
             // Where the kernel cannot, the stores fault.
-            window.populate(from - self.window_at, to - from);
+            window.populate(Access::Write, from - self.window_at, to - from);
             self.faulted = to;
         }
     }
@@ -260,10 +260,10 @@ impl Space {
     /// After a flush the next stores into the page with the count and into the last page would fault: lets them not.
     pub(crate) fn populate(&self) {
         if let Some(header) = &self.header {
-            header.populate(0, PAGE);
+            header.populate(Access::Write, 0, PAGE);
         }
         if let Some(window) = self.window.as_ref().filter(|_| self.floor >= self.window_at && self.floor < self.ready) {
-            window.populate(round_down(self.floor, PAGE) - self.window_at, PAGE);
+            window.populate(Access::Write, round_down(self.floor, PAGE) - self.window_at, PAGE);
         }
     }
 }

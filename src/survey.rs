@@ -15,7 +15,7 @@ use crate::format::control::{ControlPage, PAGE_BYTES, PAGE_MAGIC, state};
 use crate::format::log::number_at;
 use crate::scan;
 use crate::sys::file::{self, FileSystem, Identity};
-use crate::sys::map::Mapping;
+use crate::sys::map::{Access, Mapping};
 use crate::sys::origin::boot_id;
 use crate::sys::{futex, locks};
 use crate::units::{HEARTBEAT_OLD, PAGE, WINDOW};
@@ -50,7 +50,7 @@ pub struct Kernel {
 
 /// Asks the kernel.
 pub fn kernel() -> Kernel {
-    let populate_write = Mapping::private(PAGE).is_ok_and(|page| page.populate(0, PAGE));
+    let populate_write = Mapping::private(PAGE).is_ok_and(|page| page.populate(Access::Write, 0, PAGE));
     Kernel { futex_waitv: futex::waits_for_two(), populate_write }
 }
 

@@ -13,7 +13,7 @@ use crate::helper::Chore;
 use crate::protocol::{self, Pair};
 use crate::settings::Durability;
 use crate::sys::futex;
-use crate::sys::map::{Mapping, View};
+use crate::sys::map::{Access, Mapping, View};
 use crate::units::{HEARTBEAT, PAGE};
 
 /// How soon the helper looks again while records come.
@@ -146,7 +146,7 @@ impl Upkeep {
             }
             // The next store of the count would fault.
             if let Some(header) = self.header.as_ref().and_then(Weak::upgrade) {
-                header.populate(0, PAGE);
+                header.populate(Access::Write, 0, PAGE);
             }
         } else if is_due && self.durability == Durability::Sync && progress.noted < published.count {
             (progress.flushed, progress.noted) = (Some(Instant::now()), published.count);

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 
-use crate::sys::map::Mapping;
+use crate::sys::map::{Access, Mapping};
 use crate::units::{LARGE_PAGE, PAGE, WINDOW_MOST, round_down, round_up};
 
 /// A read-only mapping of a part of the log.
@@ -42,6 +42,14 @@ impl Window {
     #[inline(always)]
     pub(crate) fn prefetch(&self, position: u64) {
         self.mapping.prefetch(position.wrapping_sub(self.at));
+    }
+
+    /// Has bytes of `from..to` mapped, and read from the disk where need be; `false` where the file does not have them, or they cannot be
+    /// read, or the kernel is older than Linux 5.14.
+    pub(crate) fn populate(&self, from: u64, to: u64) -> bool {
+        assert!(from <= to && self.covers(from, to));
+        let from = round_down(from, PAGE);
+        self.mapping.populate(Access::Read, from - self.at, round_up(to, PAGE) - from)
     }
 
     /// Gives back the memory of what lies between two positions, where the window has it.

@@ -3,7 +3,7 @@
 
 mod support;
 
-use immuta::{ReadMode, Reader};
+use immuta::{Error, ReadMode, Reader};
 use support::content::{Random, fill};
 use support::process::Helper;
 use support::{Log, encode, next, rounds, take};
@@ -190,6 +190,46 @@ fn a_record_that_is_passed_over_may_be_of_any_size() {
             assert_eq!((record.sequence(), record.payload()), (3, &bytes(7, 4)[..]), "{mode:?}, page={page}");
             assert!(matches!(tailer.try_next(), Err(immuta::Error::TooLarge { sequence: 4, .. })));
         }
+    }
+}
+
+/// A follower that reads through a mapping is ended by SIGBUS where the file has been cut; one that is far behind must not be.
+#[test]
+fn what_somebody_cuts_from_a_live_log_is_an_error_to_who_is_far_behind() {
+    for cut in [MIB, MIB + 5] {
+        let log = Log::new();
+        let mut holder = Helper::start("hold", &log, "records=100000");
+        holder.expect("holding");
+        // It would touch what is cut, and be ended itself.
+        holder.signal(nix::sys::signal::Signal::SIGSTOP);
+        let tailers = [ReadMode::Auto, ReadMode::Pread].map(|mode| {
+            let mut tailer = log.reader_options().read_mode(mode).open(&log.path).unwrap().tail(0).unwrap();
+            assert_eq!(next(&mut tailer).payload(), b"record 0", "it knows how much there was");
+            (mode, tailer)
+        });
+        std::fs::OpenOptions::new().write(true).open(&log.path).unwrap().set_len(cut).unwrap();
+        for (mode, mut tailer) in tailers {
+            let (mut position, mut records) = (24, 1);
+            let error = loop {
+                match tailer.try_next() {
+                    Ok(Some(record)) => {
+                        assert_eq!(record.payload(), format!("record {records}").as_bytes());
+                        records += 1;
+                        position = record.position() + 8 + record.payload().len() as u64;
+                    }
+                    Ok(None) => panic!("{mode:?}, {cut}: all of {records} records"),
+                    Err(error) => break error,
+                }
+            };
+            match error {
+                Error::Damaged { path, sequence: Some(sequence), position: told, .. } => {
+                    assert_eq!((path, sequence, told), (log.path.clone(), records, position), "{mode:?}, {cut}");
+                }
+                other => panic!("{mode:?}, {cut}: {other:?}"),
+            }
+            assert!(position <= cut && position + 30 > cut, "{mode:?}, {cut}: all up to {position}");
+        }
+        holder.kill();
     }
 }
 

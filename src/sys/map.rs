@@ -17,6 +17,13 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 /// The implementor is `repr(C)` and consists of `AtomicU64` only, without padding, aligned to at most a page.
 pub(crate) unsafe trait Shared {}
 
+/// What a range is made ready for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Read,
+    Write,
+}
+
 /// A mapped range; unmapped when dropped. Bytes beyond the end of the file are mapped but must not be touched (SIGBUS).
 #[derive(Debug)]
 pub(crate) struct Mapping {
@@ -40,12 +47,12 @@ impl Mapping {
         Mapping::of_file(file, offset, len, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)
     }
 
-    fn of_file(file: &File, offset: u64, len: u64, access: ProtFlags) -> io::Result<Mapping> {
+    fn of_file(file: &File, offset: u64, len: u64, protection: ProtFlags) -> io::Result<Mapping> {
         let size = usize::try_from(len).ok().and_then(NonZeroUsize::new).ok_or(io::ErrorKind::InvalidInput)?;
         let offset = i64::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
         let flags = MapFlags::MAP_SHARED | MapFlags::MAP_NORESERVE;
         // SAFETY: without a hint address and without MAP_FIXED the kernel takes unused address space.
-        let base = unsafe { mmap(None, size, access, flags, file, offset) }?;
+        let base = unsafe { mmap(None, size, protection, flags, file, offset) }?;
         Ok(Mapping { base: base.cast(), len: size.get() })
     }
 
@@ -158,11 +165,15 @@ impl Mapping {
         unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr().add(at as usize), len as usize) }
     }
 
-    /// Makes a range writable without a fault on the next store, and without a store (which could take a newer value back).
-    /// `false` where the kernel cannot: then the next store faults, which is slower and nothing worse.
-    pub(crate) fn populate(&self, at: u64, len: u64) -> bool {
-        let (advice, fits) = (libc::MADV_POPULATE_WRITE, at.checked_add(len).is_some_and(|end| end <= self.len()));
-        // SAFETY: the range lies within the mapping, and MADV_POPULATE_WRITE changes no byte of it.
+    /// Has a range mapped, so that the next access of this kind does not fault; without a store (which could take a newer value back).
+    /// `false` where the kernel cannot, also for want of bytes in the file: then the next access faults, or there is none to be made.
+    pub(crate) fn populate(&self, access: Access, at: u64, len: u64) -> bool {
+        let advice = match access {
+            Access::Read => libc::MADV_POPULATE_READ,
+            Access::Write => libc::MADV_POPULATE_WRITE,
+        };
+        let fits = at.checked_add(len).is_some_and(|end| end <= self.len());
+        // SAFETY: the range lies within the mapping, and neither advice changes a byte of it.
         fits && unsafe { libc::madvise(self.base.as_ptr().add(at as usize).cast(), len as usize, advice) } == 0
     }
 }

@@ -3,33 +3,77 @@
 use std::time::{Duration, Instant};
 
 use super::Tailer;
+use crate::chunk::CHUNK_BYTES;
 use crate::error::{Error, Result};
 use crate::format::log::{COUNT_OFFSET, next_position};
 use crate::protocol::{self, Pair};
-use crate::scan::{CHUNK_BYTES, past_the_end};
+use crate::scan::past_the_end;
 use crate::sys::file;
 use crate::units::KIB;
 
-/// A look at the control page that gave less than this was hardly worth the cache line that it took from the writer.
-const TINY: u64 = 4 * KIB;
-/// Looks that gave little follow each other at least this far apart.
+/// A look that gave at least this much was worth the cache lines that it took from the writer: the next one may follow at once.
+const WORTH: u64 = 64 * KIB;
+/// Other looks follow each other at least this far apart.
 const PACE: Duration = Duration::from_nanos(700);
+/// So far at most, behind a writer that goes on and on at [`FLAT_OUT`].
+const PACE_MOST: Duration = Duration::from_micros(16);
+/// Bytes a nanosecond from which on it is how much comes that counts, and not when.
+const FLAT_OUT: u128 = 1;
+
+/// When to look at the control page again. A look takes cache lines from the writer, the page's and those behind the end, which the processor
+/// fetches in advance; looks without a pause cost a factor of five in throughput (FACTS). None is put off after an empty one, so that a record
+/// that comes then is never late; and none by more than an eighth of the time for which the writer has been flat out, so that a burst is
+/// late by no more than that.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    last: Option<Instant>,
+    pause: Duration,
+    flat_out_since: Option<Instant>,
+}
+
+impl Pace {
+    /// Whether the writer was flat out when it was last looked at, as far as one can see who has kept up with it.
+    pub(super) fn is_flat_out(&self) -> bool {
+        self.flat_out_since.is_some()
+    }
+
+    /// Returns when the next look is due.
+    #[inline]
+    fn keep(&self) {
+        let Some(last) = self.last else { return };
+        while last.elapsed() < self.pause {
+            std::hint::spin_loop();
+        }
+    }
+
+    /// After a look that gave `gain` bytes.
+    #[inline]
+    fn note(&mut self, gain: u64) {
+        if gain == 0 {
+            *self = Pace::default();
+        } else {
+            self.note_at(gain, Instant::now());
+        }
+    }
+
+    #[inline]
+    fn note_at(&mut self, gain: u64, now: Instant) {
+        let last = self.last.replace(now).filter(|last| u128::from(gain) >= FLAT_OUT * (now - *last).as_nanos());
+        self.flat_out_since = last.map(|last| self.flat_out_since.unwrap_or(last));
+        let most = self.flat_out_since.map_or(PACE, |since| (now - since) / 8);
+        self.pause = if gain < WORTH { most.clamp(PACE, PACE_MOST) } else { Duration::ZERO };
+    }
+}
 
 impl Tailer {
     /// Looks how far the log has come; `true` where there is more than was known.
     #[inline]
     pub(super) fn look(&mut self) -> Result<bool> {
         let Some(view) = &self.view else { return self.look_at_count() };
-        if let Some(last) = self.tiny_look {
-            // The writer is at it: let it write some more before its cache line is taken again. This is worth a factor of
-            // five in throughput (FACTS), and never delays a record that comes after an empty look.
-            while last.elapsed() < PACE {
-                std::hint::spin_loop();
-            }
-        }
+        self.pace.keep();
         let end = protocol::end(view.extent(self.durable));
         let gain = end.saturating_sub(self.known);
-        self.tiny_look = (gain > 0 && gain < TINY).then(Instant::now);
+        self.pace.note(gain);
         self.known += gain;
         if gain > 0 { Ok(true) } else { self.look_elsewhere() }
     }
@@ -110,5 +154,48 @@ impl Tailer {
         }
         self.known = known;
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The pause after each of these looks: so long after the one before, with so many bytes.
+    fn pauses(looks: &[(Duration, u64)]) -> (Vec<Duration>, bool) {
+        let (mut pace, mut now) = (Pace::default(), Instant::now());
+        let pauses = looks.iter().map(|(after, gain)| {
+            now += *after;
+            match gain {
+                0 => pace.note(0),
+                gain => pace.note_at(*gain, now),
+            }
+            if pace.last.is_some() { pace.pause } else { Duration::ZERO }
+        });
+        (pauses.collect(), pace.is_flat_out())
+    }
+
+    #[test]
+    fn a_look_is_put_off_by_how_long_the_writer_was_flat_out() {
+        let micros = Duration::from_micros;
+        let fast = (micros(8), 8 * 1200);
+        // Not yet known; 8 of 8, and 8 more each time.
+        let (paused, flat_out) = pauses(&[fast; 20]);
+        assert_eq!(paused[..4], [PACE, micros(1), micros(2), micros(3)]);
+        assert_eq!((paused[19], flat_out), (PACE_MOST, true));
+        // A slow one, and one that found nothing, end it.
+        assert_eq!(pauses(&[fast, fast, fast, (micros(8), 72)]), (vec![PACE, micros(1), micros(2), PACE], false));
+        assert_eq!(pauses(&[fast, fast, fast, (micros(8), 0), fast]).0[3..], [Duration::ZERO, PACE]);
+        // What was worth it does not end it.
+        let (paused, _) = pauses(&[fast, fast, fast, (micros(8), WORTH), fast]);
+        assert_eq!(paused[3..], [Duration::ZERO, micros(4)]);
+    }
+
+    #[test]
+    fn a_look_behind_a_writer_that_is_not_flat_out_is_put_off_by_less_than_a_microsecond() {
+        for (after, gain) in [(700, 600), (5_000, 4_999), (1_000_000, 800_000)] {
+            let (paused, flat_out) = pauses(&[(Duration::from_nanos(after), gain); 50]);
+            assert!(!flat_out && paused.iter().all(|pause| *pause <= PACE), "{after} ns, {gain} bytes: {paused:?}");
+        }
     }
 }

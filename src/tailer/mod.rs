@@ -5,30 +5,33 @@ mod record;
 mod wait;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub use record::{Record, Start};
 pub use wait::WaitCounts;
 
+use crate::chunk::{CHUNK_BYTES, Chunk};
 use crate::control::ControlView;
 use crate::error::{Error, Result};
-use crate::format::log::{SIZE_BYTES, next_position, number_at};
+use crate::format::log::{SIZE_BYTES, next_position};
 use crate::opened::Opened;
 use crate::protocol::Pair;
-use crate::scan::{self, CHUNK_BYTES, Chunk, past_the_end};
+use crate::scan::{self, past_the_end};
 use crate::settings::ReadMode;
 use crate::stat::WriterState;
 use crate::stop::Stopper;
 use crate::sys::file;
-use crate::units::{KIB, MIB};
-use crate::window::Window;
+use crate::units::{KIB, LARGE_PAGE, MIB, PAGE, round_down, round_up};
+use look::Pace;
 use record::{Found, Place};
 use wait::Waiting;
 
-/// From here on reading in large steps through a descriptor is faster than through the mapping, which faults.
+/// Less than this, in bytes, is touched at once: it has just been written. What is more is made ready first, in steps.
 const BULK_LEAST: u64 = 16 * KIB;
-/// Of a mapping that was passed over, so much is kept, so that it is given back seldom.
-const PASSED_MOST: u64 = MIB;
+/// The same right behind a writer that is flat out, where looks follow each other in microseconds and give more.
+const BULK_LEAST_FLAT_OUT: u64 = MIB;
+/// The first of these steps, and the last: each is four times the one before.
+const STEPS: (u64, u64) = (64 * KIB, MIB);
 
 /// Follows a log from one record to the next. `Send`.
 #[derive(Debug)]
@@ -44,15 +47,15 @@ pub struct Tailer {
     first: u64,
     /// Without a control page: the count as of the last look.
     counted: u64,
-    /// Bytes below `known`, read in one step.
+    /// Bytes below `known`.
     chunk: Chunk,
-    window: Option<Arc<Window>>,
-    /// What the window has below this was given back.
+    /// The last step of mapping ahead, and where it ended.
+    step: (u64, u64),
+    /// What the chunk's window has below this was given back.
     passed: u64,
     /// A payload that is too large for the chunk, where the mapping is not to be used.
     large: Vec<u8>,
-    /// When the control page was last looked at, if that gave little.
-    tiny_look: Option<Instant>,
+    pace: Pace,
     /// The largest payload that is taken.
     max: u64,
     /// Takes only what is durable.
@@ -75,10 +78,10 @@ impl Tailer {
             first,
             counted: 0,
             chunk: Chunk::default(),
-            window: None,
+            step: (0, 0),
             passed: at.end,
             large: Vec::new(),
-            tiny_look: None,
+            pace: Pace::default(),
             stopper: Stopper::default(),
             waiting: Waiting::default(),
         })
@@ -197,7 +200,6 @@ impl Tailer {
         let payload = position + SIZE_BYTES;
         let payload = match place {
             Place::Chunk => self.chunk.slice(payload, size),
-            Place::Window => self.window.as_ref().map(|window| window.published(payload, payload + size)),
             Place::Large => Some(&self.large[..]),
         };
         Record::new(sequence, position, payload.expect("a record lies where it was found"))
@@ -250,25 +252,19 @@ impl Tailer {
         Found { sequence, position, size, place }
     }
 
-    /// The size of the record at `next` and the position behind it, and whether a step of reading was made for that.
-    fn measure(&mut self) -> Result<(u64, u64, bool)> {
+    /// The size of the record at `next` and the position behind it.
+    fn measure(&mut self) -> Result<(u64, u64)> {
         let position = self.next.end;
         let ready = self.known - position;
-        let mapped = self.is_trusted() && self.view.is_some();
-        let bulk = !mapped || (self.opened.settings.read_mode == ReadMode::Auto && ready >= BULK_LEAST);
-        let size = if bulk {
+        if !self.map_ahead(ready)? {
             self.fill(ready)?;
-            self.chunk.number(position)
-        } else if ready >= SIZE_BYTES {
-            number_at(self.window(position, position + SIZE_BYTES)?.published(position, position + SIZE_BYTES), 0)
-        } else {
-            None
-        };
+        }
+        let size = self.chunk.number(position);
         let end = size.and_then(|size| next_position(position, size)).filter(|end| *end <= self.known);
         let (Some(size), Some(end)) = (size, end) else {
             return Err(past_the_end(&self.opened.path, self.next.count, position, size, self.known));
         };
-        Ok((size, end, bulk))
+        Ok((size, end))
     }
 
     /// Whether the log's mapping may be used.
@@ -278,23 +274,22 @@ impl Tailer {
 
     fn take_elsewhere(&mut self) -> Result<Found> {
         let position = self.next.end;
-        let (size, end, bulk) = self.measure()?;
+        let (size, end) = self.measure()?;
         if size > self.max {
             let (path, sequence) = (self.opened.path.clone(), self.next.count);
             return Err(Error::TooLarge { path, sequence, position, size, max: self.max });
         }
-        let place = if bulk && self.chunk.slice(position + SIZE_BYTES, size).is_some() {
+        let place = if self.chunk.slice(position + SIZE_BYTES, size).is_some() {
             Place::Chunk
         } else if self.is_trusted() {
-            if bulk {
-                // Of a large record, before it is touched: bytes that the file does not have end the process.
-                let file_bytes = file::metadata(&self.opened.path, &*self.opened.lend()?)?.len();
-                if end > file_bytes {
-                    return Err(past_the_end(&self.opened.path, self.next.count, position, Some(size), file_bytes));
-                }
+            // Of a large record, before it is touched: bytes that the file does not have end the process.
+            let file_bytes = self.file_bytes()?;
+            if end > file_bytes {
+                return Err(past_the_end(&self.opened.path, self.next.count, position, Some(size), file_bytes));
             }
-            self.pass(position, end)?;
-            Place::Window
+            self.have_window(end)?;
+            self.chunk.map(position, end);
+            Place::Chunk
         } else {
             let max = self.opened.settings.max_record.unwrap_or(scan::COPIED_MOST);
             self.large = scan::copy(&self.opened.path, &*self.opened.lend()?, self.next, size, max)?;
@@ -303,35 +298,67 @@ impl Tailer {
         Ok(self.found(size, end, place))
     }
 
+    /// Takes published bytes from `next` on into the chunk through the mapping, if it may be used and they can be had so.
+    fn map_ahead(&mut self, ready: u64) -> Result<bool> {
+        if !self.is_trusted() || self.view.is_none() {
+            return Ok(false);
+        }
+        let position = self.next.end;
+        let least = if self.pace.is_flat_out() { BULK_LEAST_FLAT_OUT } else { BULK_LEAST };
+        if ready < least {
+            self.have_window(self.known)?;
+            self.chunk.map(position, self.known);
+            return Ok(true);
+        }
+        let (step, ahead) = self.step;
+        // Large steps pay where the records follow each other, small ones where they jump beyond what was made ready.
+        let step = if position < ahead + SIZE_BYTES { (step * 4).min(STEPS.1) } else { STEPS.0 };
+        let to = self.known.min(round_up(position + step, PAGE));
+        self.step = (step, to);
+        self.have_window(to)?;
+        // So what the file does not have, or the disk cannot read, is an error of the descriptor, and not the end of the process.
+        let is_there = self.opened.settings.read_mode == ReadMode::Mapped
+            || self.file_bytes()? >= to && self.chunk.window().is_some_and(|window| window.populate(position, to));
+        if is_there {
+            self.chunk.map(position, to);
+        }
+        Ok(is_there)
+    }
+
+    fn file_bytes(&self) -> Result<u64> {
+        Ok(file::metadata(&self.opened.path, &*self.opened.lend()?)?.len())
+    }
+
+    /// Has a window that covers what follows up to `to`. What lies behind is not looked at again, and would count as memory of this process.
+    fn have_window(&mut self, to: u64) -> Result<()> {
+        let from = self.next.end;
+        match self.chunk.window() {
+            Some(window) if window.covers(from, to) => {
+                let passed = round_down(from, LARGE_PAGE);
+                if passed > self.passed {
+                    window.give_back(self.passed, passed);
+                    self.passed = passed;
+                }
+            }
+            _ => {
+                let window = self.opened.window(from, to)?;
+                self.chunk.set_window(window);
+                self.passed = from;
+            }
+        }
+        Ok(())
+    }
+
     /// Reads the next step of published bytes into the chunk.
     fn fill(&mut self, ready: u64) -> Result<()> {
         if self.chunk.has_no_buffer() {
-            self.chunk = Chunk::with_buffer(self.opened.take_buffer());
+            self.chunk.set_buffer(self.opened.take_buffer());
         }
         let position = self.next.end;
         let file = self.opened.lend()?;
         self.chunk
             .fill(&file, position, ready.min(CHUNK_BYTES))
             .map_err(|error| Error::io_at("read the log", &self.opened.path, position, error))
-    }
-
-    /// Has a window that covers a record; what lies behind it is not looked at again, and would count as memory of this process.
-    fn pass(&mut self, position: u64, end: u64) -> Result<()> {
-        let passed = self.passed;
-        let is_far = position.saturating_sub(passed) >= PASSED_MOST;
-        let window = self.window(position, end)?;
-        if is_far {
-            window.give_back(passed, position);
-            self.passed = position;
-        }
-        Ok(())
-    }
-
-    fn window(&mut self, from: u64, to: u64) -> Result<&Window> {
-        if self.window.as_ref().is_none_or(|window| !window.covers(from, to)) {
-            self.window = Some(self.opened.window(from, to)?);
-        }
-        Ok(self.window.as_ref().expect("there is one now"))
     }
 }
 

@@ -98,7 +98,6 @@ pub(super) struct Found {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Place {
     Chunk,
-    Window,
     Large,
 }
 

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::Tailer;
 use super::record::Found;
-use super::{Chunk, Tailer};
 use crate::control::ControlView;
 use crate::error::{Error, Result};
 use crate::format::control::Doorbell;
@@ -80,12 +80,11 @@ impl Tailer {
 
     fn give_buffer_back(&mut self) {
         // All that was in it has been delivered.
-        let buffer = std::mem::take(&mut self.chunk).into_buffer();
+        let buffer = self.chunk.take_buffer();
         if !buffer.is_empty() {
             self.opened.give_buffer(buffer);
         }
         self.large = Vec::new();
-        self.chunk = Chunk::default();
     }
 
     /// Waits until there may be something, but no longer than `bound`.
@@ -103,7 +102,7 @@ impl Tailer {
         let (known, stopper) = (self.known, &self.stopper);
         let extent = view.extent(self.durable);
         // The line of the next record comes over together with the one that says that it is there.
-        let window = self.window.as_deref();
+        let window = self.chunk.window();
         let news = || {
             if let Some(window) = window {
                 window.prefetch(known);
