@@ -1,4 +1,5 @@
-//! How fast a log is read that is there already, every byte touched, and beside it bare `pread`s of the same bytes.
+//! How fast a log is read that is there already, every byte touched, and beside it bare reads of the same bytes: through a
+//! new mapping, and by `pread`.
 //!
 //! ```sh
 //! cargo bench --bench read
@@ -19,7 +20,7 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput};
 use immuta::{ReadMode, Reader, ReaderOptions, Start, Writer};
-use support::{HEADER_BYTES, MIB, SIZE_BYTES, SIZES, payload, scaled, sum, throughput};
+use support::{HEADER_BYTES, MIB, Mapped, SIZE_BYTES, SIZES, payload, scaled, sum, throughput};
 
 /// What one bare read takes (FACTS: the fastest are 128 to 256 KiB).
 const STEP_BYTES: usize = 256 << 10;
@@ -78,6 +79,11 @@ fn floor(criterion: &mut Criterion, log: &Log) {
             }
             black_box(total)
         });
+    });
+    group.bench_function(BenchmarkId::new("mapping", log.size), |b| {
+        let file = File::options().read(true).write(true).open(log.path).expect("the log");
+        let end = HEADER_BYTES + log.records * (SIZE_BYTES + log.size as u64);
+        b.iter(|| black_box(sum(Mapped::new(&file, end).bytes(end))));
     });
     group.finish();
 }

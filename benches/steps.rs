@@ -16,7 +16,7 @@ use std::path::Path;
 use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
-use immuta::{Durability, Reader, Start, WriterOptions};
+use immuta::{Durability, Reader, Start, Writer, WriterOptions};
 use support::{
     HEADER_BYTES, MIB, Mapped, SIZE_BYTES, SIZES, discard, new_file, payload, quartiles, scaled, shown, sum,
 };
@@ -47,15 +47,16 @@ fn main() {
             ("append, growing", |path, bytes| append(path, bytes, false, true)),
         ];
         by_turns(&format!("append, {size} B"), &path, &bytes, &appends);
-        make_log(&path, &bytes);
-        let reads: [(&str, Step); 4] = [
+        let writer = make_log(&path, &bytes);
+        let reads: [(&str, Step); 5] = [
             ("pread of 256 KiB", |path, bytes| bare_read(path, bytes, 0)),
             ("+ walk the sizes", |path, bytes| bare_read(path, bytes, 1)),
             ("+ touch all bytes", |path, bytes| bare_read(path, bytes, 2)),
+            ("a new mapping, walk, touch", mapped_read),
             ("next, all touched", |path, _| next(path)),
         ];
         by_turns(&format!("read, {size} B"), &path, &bytes, &reads);
-        std::fs::remove_file(&path).expect("the log can be removed");
+        discard(writer, &path);
     }
 }
 
@@ -136,12 +137,32 @@ fn append(path: &Path, bytes: &[u8], prepared: bool, index: bool) -> f64 {
     each(time, records)
 }
 
-fn make_log(path: &Path, bytes: &[u8]) {
+/// A log with its writer, as for a follower that is behind.
+fn make_log(path: &Path, bytes: &[u8]) -> Writer {
     let mut writer = WriterOptions::new().durability(Durability::Buffered).index(false).open(path).expect("a new log");
     for _ in 0..total() / (SIZE_BYTES + bytes.len() as u64) {
         writer.append(bytes).expect("append");
     }
-    writer.close().expect("close");
+    writer
+}
+
+/// Maps a log, walks over its sizes, and touches all bytes.
+fn mapped_read(path: &Path, bytes: &[u8]) -> f64 {
+    let record = SIZE_BYTES + bytes.len() as u64;
+    let (records, mut result) = (total() / record, 0u64);
+    let end = HEADER_BYTES + records * record;
+    let file = File::options().read(true).write(true).open(path).expect("the log");
+    let begin = Instant::now();
+    let map = Mapped::new(&file, end);
+    let mut rest = &map.bytes(end)[HEADER_BYTES as usize..];
+    while let Some((size, behind)) = rest.split_first_chunk() {
+        let Some((payload, behind)) = behind.split_at_checked(u64::from_le_bytes(*size) as usize) else { break };
+        result = result.wrapping_add(sum(payload));
+        rest = behind;
+    }
+    drop(map);
+    black_box(result);
+    each(begin.elapsed(), records)
 }
 
 /// Reads a log in large steps, and does with the records what `step` says.

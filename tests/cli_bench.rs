@@ -119,7 +119,7 @@ fn appends_take_each_durability_and_pace() {
 #[test]
 fn reads_are_measured_beside_bare_reads() {
     let text = table(&["read"]);
-    ["reading", "bare pread", "records/s", "to floor"].iter().for_each(|part| assert!(text.contains(part), "{text}"));
+    ["reading", "bare mapping", "records/s", "to floor"].iter().for_each(|part| assert!(text.contains(part), "{text}"));
     let rows = rows(&["read", "--size", "1k"]);
     assert_eq!(rows.len(), 2);
     rates_agree(&rows, "read", Some("read_floor"));
@@ -182,7 +182,7 @@ fn records_of_every_size_will_do() {
 fn a_terminal_sees_what_goes_on_and_then_the_table() {
     let log = Log::new();
     let Some(shown) = on_a_terminal(&log, "bench read --seconds 0.1 --max-bytes 2MiB") else { return };
-    assert!(shown.contains("making a log") && shown.contains("bare pread"), "{shown}");
+    assert!(shown.contains("making a log") && shown.contains("bare mapping"), "{shown}");
     assert_eq!(entries(log.dir.path()), std::slice::from_ref(&log.control), "the control directory of this test alone");
 }
 

@@ -120,6 +120,13 @@ impl Mapped {
         Mapped { base: NonNull::new(base.cast()).expect("not at address 0"), len }
     }
 
+    /// The first bytes of a file that has them, and that nobody writes to for as long as the slice lives.
+    pub fn bytes(&self, len: u64) -> &[u8] {
+        assert!(len as usize <= self.len);
+        // SAFETY: mapped, and by the caller's word within the file and not written to.
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr(), len as usize) }
+    }
+
     /// Stores bytes; the file must reach beyond them.
     #[inline(always)]
     pub fn store(&self, at: u64, bytes: &[u8]) {

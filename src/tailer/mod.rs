@@ -93,11 +93,16 @@ impl Tailer {
     /// [`Error::Damaged`] where the log cannot be what it says, [`Error::TooLarge`] beyond
     /// [`max_record`](crate::ReaderOptions::max_record), [`Error::Replaced`] when the log was removed or another file has
     /// its name, after all that is readable was delivered, [`Error::Io`].
-    #[inline]
+    #[inline(always)]
     pub fn try_next(&mut self) -> Result<Option<Record<'_>>> {
-        if let Some(found) = self.at_hand() {
-            return Ok(Some(self.record_at_hand(found)));
+        match self.at_hand() {
+            Some(found) => Ok(Some(self.record_at_hand(found))),
+            None => self.try_elsewhere(),
         }
+    }
+
+    #[inline(never)]
+    fn try_elsewhere(&mut self) -> Result<Option<Record<'_>>> {
         match self.advance()? {
             Some(found) => Ok(Some(self.record(found))),
             None if self.waiting.replaced => Err(Error::Replaced { path: self.opened.path.clone() }),
@@ -109,7 +114,7 @@ impl Tailer {
     ///
     /// # Errors
     /// As for [`try_next`](Tailer::try_next).
-    #[inline]
+    #[inline(always)]
     #[allow(clippy::should_implement_trait)] // An iterator cannot lend its items, and these wait and fail.
     pub fn next(&mut self) -> Result<Option<Record<'_>>> {
         self.next_within(None)
@@ -119,7 +124,7 @@ impl Tailer {
     ///
     /// # Errors
     /// [`Error::TimedOut`] when nothing came, and those of [`next`](Tailer::next).
-    #[inline]
+    #[inline(always)]
     pub fn next_timeout(&mut self, limit: Duration) -> Result<Option<Record<'_>>> {
         self.next_within(Some(limit))
     }

@@ -101,7 +101,7 @@ impl Writer {
     /// # Errors
     /// [`Error::Io`] where there is no space (what was published stays, and appending goes on once there is room),
     /// [`Error::Failed`] after a failed [`sync`](Writer::sync), [`Error::Forked`] in a child.
-    #[inline]
+    #[inline(always)]
     pub fn append(&mut self, payload: &[u8]) -> Result<Appended> {
         let (appended, next) = self.put(self.published, payload)?;
         self.publish(next)?;

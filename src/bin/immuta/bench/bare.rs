@@ -30,9 +30,12 @@ struct Mapped {
 
 impl Mapped {
     fn new(file: &File, len: u64) -> io::Result<Mapped> {
+        Mapped::with(file, len, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)
+    }
+
+    fn with(file: &File, len: u64, access: ProtFlags) -> io::Result<Mapped> {
         let size = usize::try_from(len).ok().and_then(NonZeroUsize::new).ok_or(io::ErrorKind::InvalidInput)?;
-        let (access, flags) =
-            (ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED | MapFlags::MAP_NORESERVE);
+        let flags = MapFlags::MAP_SHARED | MapFlags::MAP_NORESERVE;
         // SAFETY: without a hint address and without MAP_FIXED the kernel takes unused address space.
         let base = unsafe { mmap(None, size, access, flags, file, 0) }?;
         Ok(Mapped { base: base.cast(), len: size.get() })
@@ -50,7 +53,7 @@ impl Mapped {
 
 impl Drop for Mapped {
     fn drop(&mut self) {
-        // SAFETY: mapped by `new`, unmapped only here, and no borrow of `self` is left.
+        // SAFETY: mapped by `with`, unmapped only here, and no borrow of `self` is left.
         let _ = unsafe { munmap(self.base.cast(), self.len) };
     }
 }
@@ -120,6 +123,25 @@ impl BareFile {
     /// Has the disk take what was stored.
     pub fn flush(&self) -> io::Result<()> {
         self.file.sync_data()
+    }
+}
+
+/// A file that is only read, mapped.
+#[derive(Debug)]
+pub struct BareView {
+    map: Mapped,
+}
+
+impl BareView {
+    /// Maps the first `len` bytes of a file that has them, and keeps them as they are for as long as this lives.
+    pub fn open(path: &Path, len: u64) -> io::Result<BareView> {
+        Ok(BareView { map: Mapped::with(&File::open(path)?, len, ProtFlags::PROT_READ)? })
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: mapped, and by the word of whoever made this within the file and not written to.
+        unsafe { std::slice::from_raw_parts(self.map.base.as_ptr(), self.map.len) }
     }
 }
 

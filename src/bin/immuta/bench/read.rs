@@ -1,15 +1,15 @@
 //! `immuta bench read`: how fast a log is read that is in the page cache.
 
-use std::fs::File;
 use std::hint::black_box;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::time::Duration;
 
 use immuta::{Durability, Reader, Start, WriterOptions};
 use serde_json::{Value, json};
 
 use super::Common;
+use super::bare::BareView;
 use super::figures::{Pass, Passes, Stopwatch};
 use super::part::{Done, Role, Scene, bare_failure};
 use super::report::{Rates, Report};
@@ -18,8 +18,6 @@ use crate::clock::now_ns;
 use crate::failure::Failure;
 use crate::payload::{FILLER, sum};
 
-/// What one bare read takes, in bytes; larger ones leave the processor's cache, smaller ones are more calls.
-const STEP_BYTES: u64 = 256 << 10;
 /// How long the log is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -27,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 The log is made for it, as large as --max-bytes allows; its writer has it open meanwhile, as for a follower that is behind. \
-The floor reads the same file with pread(2), 256 KiB at a time, and touches every byte, too.
+The floor maps the same file anew for each pass, and touches every byte, too.
 
 Example: immuta bench read --size 1KiB --seconds 1")]
 pub struct Args {
@@ -51,7 +49,7 @@ pub fn run(args: &Args, stage: &mut Stage, report: &mut Report) -> Result<(), Fa
     report.rates_head(cpu)?;
     let mut row = |name, label, passes, floor| report.rates(&Rates { name, label, passes, cpu, floor, more: &[] });
     row("read", "reading", &read, Some(&floor))?;
-    row("read_floor", "  bare pread", &floor, None)
+    row("read_floor", "  bare mapping", &floor, None)
 }
 
 /// The part that makes the log, and has it open.
@@ -75,13 +73,12 @@ pub fn read(scene: &Scene) -> Result<Done, Failure> {
     let plan = scene.plan;
     let (path, records) = (scene.log(), plan.records.min(plan.room()));
     let reader = immuta::ReaderOptions::new().wait_for_log(PATIENCE).open(&path)?;
-    let file = File::open(&path).map_err(bare_failure)?;
     let end = reader.stat()?.end;
     scene.parent.tell("ready")?;
     let (mut floor, mut read): (Vec<Value>, Vec<Value>) = (Vec::new(), Vec::new());
     let until = now_ns() + 2 * plan.time_ns();
     while (read.is_empty() || now_ns() < until) && !scene.parent.is_stopped() {
-        floor.push(read_bare(&file, end, records)?.to_json());
+        floor.push(read_bare(&path, end, records)?.to_json());
         read.push(read_log(scene, &reader, records)?.to_json());
     }
     Ok((json!({ "read": read, "floor": floor }), None))
@@ -104,16 +101,10 @@ fn read_log(scene: &Scene, reader: &Reader, records: u64) -> Result<Pass, Failur
     Err(Failure::system("go on", io::Error::other(message)))
 }
 
-fn read_bare(file: &File, end: u64, records: u64) -> Result<Pass, Failure> {
-    let mut buffer = vec![0; STEP_BYTES as usize];
+fn read_bare(path: &Path, end: u64, records: u64) -> Result<Pass, Failure> {
     let watch = Stopwatch::start();
-    let (mut at, mut total) = (0, 0u64);
-    while at < end {
-        let bytes = &mut buffer[..STEP_BYTES.min(end - at) as usize];
-        file.read_exact_at(bytes, at).map_err(bare_failure)?;
-        total = total.wrapping_add(sum(bytes));
-        at += bytes.len() as u64;
-    }
+    let view = BareView::open(path, end).map_err(bare_failure)?;
+    let total = sum(view.bytes());
     black_box(total);
     Ok(watch.stop(records))
 }
