@@ -270,3 +270,29 @@ fn what_a_tailer_has_passed_is_not_its_memory() {
         assert!(most[1] <= most[0] + (200 << 10), "it grows: {most:?}");
     }
 }
+
+/// The same of a follower that is behind a writer that lives, and reads through the mapping in steps: not more than what it has passed of a
+/// large page and two steps, whatever the kernel maps around them; and nothing of it once it has caught up and sleeps.
+#[test]
+fn a_tailer_that_is_far_behind_holds_little_and_nothing_once_it_has_caught_up() {
+    for size in [64, 100 << 10] {
+        let log = Log::new();
+        let mut holder = Helper::start("hold", &log, &format!("records={} size={size}", (48 << 20) / (size + 8)));
+        let count = holder.numbers("holding")[0];
+        let (mut tailer, mut most) = (log.reader().tail(0).unwrap(), 0);
+        for n in 0..count {
+            let record = tailer.try_next().unwrap().unwrap();
+            assert_eq!((record.sequence(), record.payload().len() as u64), (n, size));
+            if n % (count / 97) == 0 {
+                most = most.max(resident(&log.path));
+            }
+        }
+        assert!(most > 0, "the mapping was used");
+        assert!(most <= 6 << 20, "{most} bytes, in records of {size}");
+        let nothing = tailer.next_timeout(std::time::Duration::from_millis(1));
+        assert!(matches!(nothing, Err(Error::TimedOut { .. })));
+        let left = resident(&log.path);
+        assert!(left <= 64 << 10, "{left} of {most} bytes are still there, in records of {size}");
+        holder.kill();
+    }
+}

@@ -14,9 +14,10 @@ use crate::{ReadMode, Reader, ReaderOptions, Start, Stat, WaitStrategy, WriterSt
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub enum immuta_read_mode {
-    /// By large reads where there is much, through a mapping where there is little.
+    /// Through a mapping while there is a control page, and what is much in steps that fail where the file has been cut or cannot be read;
+    /// by reads otherwise. What was just written, and large records, are touched at once.
     IMMUTA_READ_AUTO = 0,
-    /// Through a mapping alone. Somebody's truncation of the file ends the process with SIGBUS.
+    /// The same, but all of it is touched at once: somebody's truncation of the file ends the process with SIGBUS.
     IMMUTA_READ_MAPPED = 1,
     /// By reads alone: for a log that is not trusted.
     IMMUTA_READ_PREAD = 2,

@@ -87,7 +87,8 @@ impl Tailer {
         })
     }
 
-    /// The next record if it is published, without waiting.
+    /// The next record if it is published, without waiting. (Behind a writer that is flat out the look for it may take up to 16 µs, so that
+    /// the two do not fight for the cache lines that they share.)
     ///
     /// # Errors
     /// [`Error::Damaged`] where the log cannot be what it says, [`Error::TooLarge`] beyond
@@ -284,16 +285,8 @@ impl Tailer {
             let (path, sequence) = (self.opened.path.clone(), self.next.count);
             return Err(Error::TooLarge { path, sequence, position, size, max: self.max });
         }
-        let place = if self.chunk.slice(position + SIZE_BYTES, size).is_some() {
-            Place::Chunk
-        } else if self.is_trusted() {
-            // Of a large record, before it is touched: bytes that the file does not have end the process.
-            let file_bytes = self.file_bytes()?;
-            if end > file_bytes {
-                return Err(past_the_end(&self.opened.path, self.next.count, position, Some(size), file_bytes));
-            }
-            self.have_window(end)?;
-            self.chunk.map(position, end);
+        let is_here = self.chunk.slice(position + SIZE_BYTES, size).is_some();
+        let place = if is_here || self.is_trusted() && self.map_large(size, end)? {
             Place::Chunk
         } else {
             let max = self.opened.settings.max_record.unwrap_or(scan::COPIED_MOST);
@@ -320,14 +313,54 @@ impl Tailer {
         let step = if position < ahead + SIZE_BYTES { (step * 4).min(STEPS.1) } else { STEPS.0 };
         let to = self.known.min(round_up(position + step, PAGE));
         self.step = (step, to);
-        self.have_window(to)?;
-        // So what the file does not have, or the disk cannot read, is an error of the descriptor, and not the end of the process.
-        let is_there = self.opened.settings.read_mode == ReadMode::Mapped
-            || self.file_bytes()? >= to && self.chunk.window().is_some_and(|window| window.populate(position, to));
+        let is_there = self.file_bytes()? >= to && self.make_ready(to)?;
         if is_there {
             self.chunk.map(position, to);
         }
         Ok(is_there)
+    }
+
+    /// Takes a record into the chunk that is larger than a step, if it can be had through the mapping.
+    fn map_large(&mut self, size: u64, end: u64) -> Result<bool> {
+        let position = self.next.end;
+        let file_bytes = self.file_bytes()?;
+        // Before it is touched: bytes that the file does not have end the process.
+        if end > file_bytes {
+            return Err(past_the_end(&self.opened.path, self.next.count, position, Some(size), file_bytes));
+        }
+        if end - position > STEPS.1 {
+            // Whether all of it is wanted is not known.
+            self.have_window(end)?;
+        } else if self.make_ready(end)? {
+            self.step.1 = end;
+        } else {
+            return Ok(false);
+        }
+        self.chunk.map(position, end);
+        Ok(true)
+    }
+
+    /// Has what follows up to `to` mapped, and read from the disk where need be: what cannot be read is then an error of the descriptor, which
+    /// is used where this gives `false`, and not the end of the process.
+    fn make_ready(&mut self, to: u64) -> Result<bool> {
+        let position = self.next.end;
+        if self.opened.settings.read_mode == ReadMode::Mapped {
+            return self.have_window(to).map(|()| true);
+        }
+        // A descriptor does, too, where there is no address space.
+        Ok(self.have_window(to).is_ok() && self.chunk.window().is_some_and(|window| window.populate(position, to)))
+    }
+
+    /// What was read ahead and passed is no memory of a follower that has caught up.
+    fn give_back(&mut self) {
+        let next = self.next.end;
+        if self.step.0 > 0
+            && let Some(window) = self.chunk.window()
+        {
+            window.give_back(self.passed, next);
+            self.passed = round_down(next, PAGE);
+        }
+        self.step = (0, 0);
     }
 
     fn file_bytes(&self) -> Result<u64> {

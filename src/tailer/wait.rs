@@ -112,7 +112,9 @@ impl Tailer {
         if !spin.is_zero() && futex::spin(spin, news) {
             return Ok(());
         }
-        self.waiting.rested = true;
+        if !std::mem::replace(&mut self.waiting.rested, true) {
+            self.give_back();
+        }
         match view.bell() {
             _ if strategy == WaitStrategy::Spin => self.check_up(),
             // Whoever flushes always makes the wake-up, so that no doorbell is needed.

@@ -47,7 +47,9 @@ pub fn hold(args: &Args) {
     args.become_user();
     let mut writer = args.writer().open(args.text("log")).expect("the log opens");
     for n in 0..args.number("records", 0u64) {
-        writer.append(format!("record {n}").as_bytes()).expect("a record");
+        let mut record = format!("record {n}").into_bytes();
+        record.resize(args.number("size", record.len()), b' ');
+        writer.append(&record).expect("a record");
     }
     say(format_args!("holding {}", writer.stat().expect("stat").records));
     while let Some(line) = listen() {

@@ -21,6 +21,8 @@ import org.HdrHistogram.Histogram;
  */
 public final class ChroniclePeer {
     private static final long LAST = 1L << 63;
+    /** What is due sooner after the first record is not counted, as in work.rs. */
+    private static final long WARM_UP_NS = 100_000_000L;
     private static final double[] PERCENTILES = {10, 25, 50, 75, 90, 95, 99, 99.5, 99.9, 99.95, 99.99, 100};
     private static final long WARM_RECORDS = 200_000;
     private static volatile boolean stopped;
@@ -246,6 +248,7 @@ public final class ChroniclePeer {
         long disordered;
         long total;
         long endedNs;
+        long countedFrom;
 
         boolean ended() {
             return endedNs != 0;
@@ -256,7 +259,10 @@ public final class ChroniclePeer {
             long end = bytes.readLimit();
             long due = bytes.readLong(at);
             long sequence = bytes.readLong(at + 8);
-            if (due != 0) {
+            if (due != 0 && expected == 0) {
+                countedFrom = due + WARM_UP_NS;
+            }
+            if (due != 0 && due >= countedFrom) {
                 late.recordValue(Math.min(Math.max(1, System.nanoTime() - due), 60_000_000_000L));
             }
             long sum = 0;

@@ -74,7 +74,9 @@ fn kernel(findings: &mut Findings) {
         findings.warning(check, found, remedy("5.16"));
     }
     if !has.populate_write {
-        let found = format!("{name} has no MADV_POPULATE_WRITE here: the first append after a flush takes longer");
+        let found = format!(
+            "{name} has no MADV_POPULATE_WRITE here: the first append after a flush takes longer, and followers copy what they read"
+        );
         findings.warning(check, found, remedy("5.14"));
     }
     if has.futex_waitv && has.populate_write {
