@@ -78,7 +78,8 @@ impl Space {
             unshared.map_err(|error| Error::io("reserve space in the log", path, error))?;
             let header = Mapping::writable(&space.file, 0, PAGE);
             space.header = Some(Arc::new(header.map_err(|error| Error::io("map the log", path, error))?));
-            if reserve > 0 && space.growth.is_in_pages() {
+            // Not where a file grows page by page so that little is flushed: it would fault as often.
+            if reserve > 0 && !space.growth.is_ordered() {
                 space.move_window(end, end + 1)?;
                 space.fault_in(end, end + reserve);
             }
