@@ -6,7 +6,7 @@ mod support;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use immuta::{ReadMode, WaitStrategy, Writer};
+use immuta::{Durability, ReadMode, WaitStrategy, Writer};
 use support::{Log, skip};
 
 thread_local! {
@@ -133,6 +133,36 @@ fn reading_allocates_nothing() {
         });
         assert_eq!(step, 0, "append, try_next, {mode:?}");
     }
+}
+
+/// Page faults of this thread so far that needed no disk.
+fn faults() -> i64 {
+    // SAFETY: all zero is an rusage, and the call writes to a live one.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        assert_eq!(libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage), 0);
+        usage
+    };
+    usage.ru_minflt
+}
+
+#[test]
+fn appending_to_space_that_was_reserved_does_not_fault() {
+    if !immuta::survey::kernel().populate_write {
+        return support::skip("this kernel has no MADV_POPULATE_WRITE");
+    }
+    let log = Log::new();
+    let mut writer = log.writer_options().durability(Durability::Buffered).reserve(64 << 20).open(&log.path).unwrap();
+    let record = [1; 1000];
+    // So that the code and the stack are there.
+    writer.append(&record).unwrap();
+    let before = faults();
+    for _ in 0..60_000 {
+        writer.append(&record).unwrap();
+    }
+    // A page in 2 MiB would be 30, and one in 4 KiB 15,000. Looks at the growth may come to code that was not touched yet.
+    let count = faults() - before;
+    assert!(count < 10, "{count} faults");
 }
 
 #[cfg(target_arch = "x86_64")]
