@@ -12,7 +12,7 @@ use crate::peer::{Consumer, Peer, Producer, Result};
 use crate::run::{Run, STOP, is_stopped};
 
 const LAST: u64 = 1 << 63;
-/// Latencies of what is due sooner after the first record are not counted: until then the scheduler may have both processes on one core.
+/// Latencies of what is due sooner after the first record are not counted: code and caches are cold, and the processes may not have found their cores.
 const WARM_UP_NS: u64 = 100_000_000;
 /// What is said of latencies, in percent.
 const PERCENTILES: [f64; 12] = [10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 99.95, 99.99, 100.0];
