@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
 
 use crate::sys::file;
 use crate::units::{KIB, LARGE_PAGE, MIB, PAGE, round_down, round_up};
@@ -20,6 +21,9 @@ const AHEAD_MOST_ORDERED: u64 = 512 * KIB;
 
 /// The most that is done at once, so that a writer never waits for long while the helper thread is at it.
 const STEP_MOST: u64 = 4 * LARGE_PAGE;
+
+/// Between two steps that nobody waits for.
+const LEISURE: Duration = Duration::from_millis(1);
 
 /// How far a file has been grown. Shared by a writer and the helper thread.
 #[derive(Debug)]
@@ -107,7 +111,7 @@ impl Growth {
             file::reserve(&self.file, self.grown(), need)?;
         }
         while self.grown() < need {
-            self.step(need, target(need))?;
+            self.step(need, target(need), STEP_MOST)?;
         }
         Ok(())
     }
@@ -118,30 +122,33 @@ impl Growth {
             && matches!(self.state.try_lock(), Err(TryLockError::WouldBlock))
     }
 
-    /// Grows by a step if too little is ready. For the helper thread; `true` where there is more to do.
-    pub(crate) fn work_ahead(&self) -> bool {
+    /// Grows by a step if too little is ready. For the helper thread; where there may be more to do, says how soon.
+    pub(crate) fn work_ahead(&self) -> Option<Duration> {
         if self.urgent.load(Ordering::Relaxed) {
             // The writer is about to take the lock; something long that is begun now would delay the next step.
-            return true;
+            return Some(Duration::ZERO);
         }
         let mut state = self.state();
         let used = self.used.load(Ordering::Relaxed);
         let wanted = target(used + self.ahead(used));
         if state.ended || state.refused_at == Some(used) || self.grown() >= wanted {
-            return false;
+            return None;
         }
+        // Who shares the processor with this thread stands still for a step. Where most of what is wanted is there, that is a short one.
+        let is_leisurely = self.grown().saturating_sub(used) >= self.ahead(used) / 2;
+        let (most, rest) = if is_leisurely { (LARGE_PAGE, LEISURE) } else { (STEP_MOST, Duration::ZERO) };
         // An attempt that fails takes all that is free first, in which instant others are refused what they need, such as this log's index.
         let has_room = file::free_bytes(&self.file).is_ok_and(|free| free >= 2 * STEP_MOST);
         // An error is no news before the writer itself needs the space, and it will find it out then.
-        let grew = has_room && self.step(wanted, wanted).is_ok();
+        let grew = has_room && self.step(wanted, wanted, most).is_ok();
         state.refused_at = (!grew).then_some(used);
-        grew
+        grew.then_some(rest)
     }
 
-    /// Grows towards `wanted` by one step, or where there is not so much to be had, just beyond `need`. Under the lock.
-    fn step(&self, need: u64, wanted: u64) -> io::Result<()> {
+    /// Grows towards `wanted` by one step of at most `most` bytes, or where there is not so much to be had, just beyond `need`. Under the lock.
+    fn step(&self, need: u64, wanted: u64, most: u64) -> io::Result<()> {
         let from = self.grown();
-        let to = wanted.min(round_down(from, LARGE_PAGE) + STEP_MOST).max(from + 1);
+        let to = wanted.min(round_down(from, LARGE_PAGE) + most).max(from + 1);
         let grow = |to| {
             if self.in_pages {
                 file::reserve(&self.file, from, to)
@@ -183,6 +190,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_nobody_waits_for_is_done_in_small_steps() {
+        let growth = Growth::new(Arc::new(tempfile::tempfile().unwrap()), 0, false);
+        growth.grow_to(64 * MIB).unwrap();
+        growth.advance(40 * MIB);
+        assert_eq!((growth.work_ahead(), growth.grown()), (Some(LEISURE), 66 * MIB), "most of 32 MiB is there");
+        growth.advance(60 * MIB);
+        assert_eq!((growth.work_ahead(), growth.grown()), (Some(Duration::ZERO), 74 * MIB), "6 MiB are");
+        growth.advance(42 * MIB);
+        assert_eq!((growth.work_ahead(), growth.grown()), (None, 74 * MIB), "all are");
+    }
+
+    #[test]
     fn a_small_log_takes_little_and_a_large_one_is_kept_ahead() {
         let file = Arc::new(tempfile::tempfile().unwrap());
         let growth = Growth::new(file.clone(), 0, false);
@@ -192,11 +211,11 @@ mod tests {
         assert_eq!(growth.grown(), 128 * KIB);
         growth.advance(5 * MIB);
         growth.grow_to(5 * MIB).unwrap();
-        while growth.work_ahead() {}
+        while growth.work_ahead().is_some() {}
         assert_eq!(growth.grown(), 10 * MIB);
         assert_eq!(file.metadata().unwrap().len(), 10 * MIB);
         growth.end();
         growth.advance(9 * MIB);
-        assert!(!growth.work_ahead());
+        assert!(growth.work_ahead().is_none());
     }
 }

@@ -131,7 +131,7 @@ def work(results):
 
 
 # What the README shows: of each peer the way that it is used, or its fastest.
-SHORT = ["immuta/mixed/interval/disk", "immuta/mixed/interval/tmpfs", "immuta/mixed/sync/disk", "kekbit/spin/fixed/disk", "kekbit/spin/fixed/tmpfs",
+SHORT = ["immuta/spin/interval/disk", "immuta/mixed/interval/disk", "immuta/mixed/interval/tmpfs", "immuta/mixed/sync/disk", "kekbit/spin/fixed/disk", "kekbit/spin/fixed/tmpfs",
          "chronicle/spin/default/disk", "redis/sleep/aof/disk", "nats/sleep/file/disk", "redis/sleep/memory/tmpfs", "nats/sleep/memory/tmpfs",
          "aeron/spin/exclusive/tmpfs", "iceoryx2/spin/lossless/tmpfs", "iceoryx2/sleep/lossless/tmpfs", "unix/sleep/batched/tmpfs",
          "unix/sleep/plain/tmpfs", "pipe/sleep/batched/tmpfs", "zeromq/sleep/unbounded/tmpfs"]
@@ -173,7 +173,7 @@ def document(results):
         f"{'A virtual machine with ' if machine['virtual'] else ''}{machine['cores']} cores of {machine['processor']}, {machine['memory_gib']} GiB, "
         f"Linux {machine['linux']}, {machine['file_systems']['disk']} and tmpfs; {head['began']}; "
         + (f"medians of {runs} interleaved runs, and the range in brackets" if max(counts) > 1 else f"one run of each ({head['how']})")
-        + (". Before each run of a row that keeps its data in files (latency apart) a file as large as it may need was written and removed, so that the virtual machine had the memory at hand" if head.get("warm_memory") else "") + ".\n",
+        + (". Before each run of a row that keeps its data in files a file as large as it may need was written and removed, so that the virtual machine had the memory at hand" if head.get("warm_memory") else "") + ".\n",
         "Versions: " + ", ".join(f"{name} {version}" for name, version in head["versions"].items()) + ".\n",
     ]
     if head["unavailable"]:
