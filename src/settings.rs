@@ -8,8 +8,8 @@ use std::time::Duration;
 pub enum ReadMode {
     /// Through the mapping while there is a control page, through descriptors otherwise (the default). Where much is to be read it is
     /// made ready in steps, so that bytes which the file does not have, or the disk cannot read, are an error. What a writer has just
-    /// written is touched at once, and so are records of more than 1 MiB (without a control page, of more than 256 KiB), so that
-    /// somebody's truncation of a log that is being read may end the process with SIGBUS.
+    /// written is touched at once, and so are records of more than 1 MiB. Somebody's truncation of those, or of what is just being
+    /// read, ends the process with SIGBUS.
     /// On a file system of which nothing is known it is [`Pread`](ReadMode::Pread).
     #[default]
     Auto,

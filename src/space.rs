@@ -15,11 +15,14 @@ use crate::growth::Growth;
 use crate::sys::fault;
 use crate::sys::file;
 use crate::sys::map::{Access, Mapping};
-use crate::units::{KIB, LARGE_PAGE, MIB, PAGE, WINDOW_MOST, round_down, round_up};
+use crate::units::{GIB, KIB, LARGE_PAGE, MIB, PAGE, WINDOW_MOST, round_down, round_up};
 
 /// What is mapped at once of a file that is kept page by page: one at a time would cost half as much again, and more would be felt by the
 /// append that comes to it (about 1 µs a page).
 const FAULT_BYTES: u64 = 16 * KIB;
+
+/// Of what is reserved at the opening so much is mapped then, in bytes.
+const RESERVE_MAPPED_MOST: u64 = GIB;
 
 /// A writer's access to the bytes of its log.
 #[derive(Debug)]
@@ -81,7 +84,8 @@ impl Space {
             // Not where a file grows page by page so that little is flushed: it would fault as often.
             if reserve > 0 && !space.growth.is_ordered() {
                 space.move_window(end, end + 1)?;
-                space.fault_in(end, end + reserve);
+                // No more than stays in memory.
+                space.fault_in(end, end + reserve.min(RESERVE_MAPPED_MOST));
             }
         } else if space.file.metadata().is_ok_and(|metadata| metadata.len() < HEADER_BYTES) {
             space.pwrite(COUNT_OFFSET, &[0; HEADER_BYTES as usize])?;
@@ -166,7 +170,7 @@ impl Space {
         let grown = self.growth.grown();
         let ahead = self.growth.ahead(to);
         // The next look at the growth is due when a part of what should be ahead is used up.
-        let next_look = (to + (ahead / 8).max(16 * KIB)).max(grown.saturating_sub(ahead));
+        let next_look = (to + (ahead / 8).max(16 * KIB)).max(grown.saturating_sub(self.growth.ahead(grown)));
         self.reach = next_look.min(grown).min(window_end).max(to);
         Ok(self.growth.advance(to))
     }

@@ -170,8 +170,7 @@ impl Chore for Upkeep {
             return Duration::ZERO;
         };
         let last = std::mem::replace(&mut self.progress().seen, published);
-        let behind =
-            self.cover.advance(published, published.end.saturating_sub(last.end), more == Some(Duration::ZERO));
+        let behind = self.cover.advance(published, published.end.saturating_sub(last.end), more.is_some());
         let soon = self.make_durable(published, if published == last { HEARTBEAT } else { BUSY });
         if behind { Duration::ZERO } else { more.unwrap_or(soon).min(soon) }
     }

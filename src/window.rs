@@ -62,3 +62,22 @@ impl Window {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_file_does_not_have_is_not_made_ready() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(3 * PAGE).unwrap();
+        let window = Window::new(&file, 0, 8 * PAGE, LARGE_PAGE).unwrap();
+        let probe = Mapping::private(PAGE).unwrap();
+        if !probe.populate(Access::Read, 0, PAGE) {
+            return eprintln!("SKIPPED: this kernel has no MADV_POPULATE_READ");
+        }
+        assert!(window.populate(100, 3 * PAGE - 5));
+        assert!(!window.populate(100, 3 * PAGE + 1) && !window.populate(5 * PAGE, 6 * PAGE));
+        assert_eq!(window.published(0, 3 * PAGE), &[0; 3 * PAGE as usize]);
+    }
+}

@@ -151,18 +151,22 @@ fn appending_to_space_that_was_reserved_does_not_fault() {
     if !immuta::survey::kernel().populate_write {
         return support::skip("this kernel has no MADV_POPULATE_WRITE");
     }
-    let log = Log::new();
-    let mut writer = log.writer_options().durability(Durability::Buffered).reserve(64 << 20).open(&log.path).unwrap();
-    let record = [1; 1000];
-    // So that the code and the stack are there.
-    writer.append(&record).unwrap();
-    let before = faults();
-    for _ in 0..60_000 {
+    // The system may write all of it to the disk meanwhile, after which it does fault: not each time.
+    let counts = [0; 5].map(|_| {
+        let log = Log::new();
+        let mut writer =
+            log.writer_options().durability(Durability::Buffered).reserve(64 << 20).open(&log.path).unwrap();
+        let record = [1; 1000];
+        // So that the code and the stack are there.
         writer.append(&record).unwrap();
-    }
+        let before = faults();
+        for _ in 0..60_000 {
+            writer.append(&record).unwrap();
+        }
+        faults() - before
+    });
     // A page in 2 MiB would be 30, and one in 4 KiB 15,000. Looks at the growth may come to code that was not touched yet.
-    let count = faults() - before;
-    assert!(count < 10, "{count} faults");
+    assert!(counts.iter().any(|count| *count < 10), "{counts:?} faults");
 }
 
 #[cfg(target_arch = "x86_64")]

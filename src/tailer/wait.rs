@@ -90,6 +90,7 @@ impl Tailer {
     /// Waits until there may be something, but no longer than `bound`.
     fn wait(&mut self, bound: Duration) -> Result<()> {
         let Some(view) = self.view.clone() else {
+            self.give_back();
             self.pause(COUNT_INTERVALS, bound);
             return self.check_up();
         };

@@ -136,8 +136,8 @@ impl WriterOptions {
     }
 
     /// Zeroed space made ready beyond the end when the log is opened, in bytes (default: what a helper thread does ahead,
-    /// 64 KiB for a new log and up to 32 MiB for a large one). As much of it as the window has is mapped, too, but not in
-    /// [`Durability::Sync`], so that appends into it do not fault.
+    /// 64 KiB for a new log and up to 32 MiB for a large one). The first GiB of it is mapped, too, but not in
+    /// [`Durability::Sync`], so that appends into it do not fault until the system has written it to the disk.
     pub fn reserve(&mut self, bytes: u64) -> &mut Self {
         self.reserve = bytes;
         self
