@@ -81,7 +81,7 @@ def cells(rows, how):
         if row.name not in NOT_FOR_THROUGHPUT:
             for size in SIZES:
                 for consumers in CONSUMERS:
-                    normal = consumers == 1 or (consumers in (4, 16) and size in (64, 1024) and not slow) or (slow and (size, consumers) == (64, 4))
+                    normal = consumers == 1 or (consumers > 1 and size in (64, 1024) and not slow) or (slow and (size, consumers) == (64, 4))
                     quick = size in (64, 1024) and consumers in (1, 4) and not (slow and consumers > 1)
                     if {"quick": quick, "normal": normal, "full": True}[how]:
                         found.append(Cell("throughput", row, size, consumers, 0, span))

@@ -163,7 +163,8 @@ impl Seen {
 fn consume<P: Peer>(run: &Run) -> Result<()> {
     let mut consumer = P::consumer(run)?;
     let late = Histogram::new_with_bounds(1, 60_000_000_000, 3)?;
-    let mut seen = Seen { expected: 0, received: 0, lost: 0, disordered: 0, total: 0, ended_ns: 0, counted_from: 0, late };
+    let mut seen =
+        Seen { expected: 0, received: 0, lost: 0, disordered: 0, total: 0, ended_ns: 0, counted_from: 0, late };
     say("ready");
     watch_for_stop();
     let mut idle = run.idle();
